@@ -1,0 +1,310 @@
+//! Pure: the messages of a scheduler session.
+
+use std::time::Duration;
+
+use super::{
+    Malformed, host_message, origin_message, proto, read_host, read_id, read_label, read_origin,
+    read_pieces, read_task, read_total, task_bytes, welcome,
+};
+use crate::{
+    content::{AttemptId, TaskId},
+    grpc::PROTOCOL_VERSION,
+    scheduler::{
+        CANDIDATES_MAX, Candidate, Down, Failure, Hello, Outcome, ParentFailure,
+        TASKS_PER_MESSAGE_MAX, Up,
+    },
+};
+use proto::{host_message::Kind as HostKind, scheduler_message::Kind as SchedulerKind};
+
+/// Longer than any host is ever told to wait.
+const PATIENCE_MAX: Duration = Duration::from_secs(24 * 3600);
+
+pub(in crate::grpc) fn hello_message(hello: &Hello) -> proto::HostMessage {
+    from_host(HostKind::Hello(proto::Hello {
+        version: PROTOCOL_VERSION,
+        host: Some(host_message(&hello.host)),
+        is_seed: hello.is_seed,
+        upload_slots: hello.upload_slots,
+        idc: hello.idc.clone(),
+        location: hello.location.clone(),
+    }))
+}
+
+/// The version that the first message of a host tells, and the rest, which another version may
+/// write otherwise.
+pub(in crate::grpc) fn read_hello(
+    first: proto::HostMessage,
+) -> Result<(u32, Result<Hello, Malformed>), Malformed> {
+    let Some(HostKind::Hello(hello)) = first.kind else {
+        return Err(Malformed("the first message is no hello"));
+    };
+    Ok((hello.version, read_hello_fields(hello)))
+}
+
+pub(in crate::grpc) fn scheduler_welcome() -> proto::SchedulerMessage {
+    from_scheduler(SchedulerKind::Welcome(welcome()))
+}
+
+/// The version that the first message of a scheduler tells.
+pub(in crate::grpc) fn scheduler_version(
+    first: &proto::SchedulerMessage,
+) -> Result<u32, Malformed> {
+    match &first.kind {
+        Some(SchedulerKind::Welcome(welcome)) => Ok(welcome.version),
+        _ => Err(Malformed("the first message is no welcome")),
+    }
+}
+
+pub(in crate::grpc) fn up_message(up: Up) -> proto::HostMessage {
+    from_host(match up {
+        Up::Held { tasks } => HostKind::Held(tasks_message(&tasks)),
+        Up::Dropped { tasks } => HostKind::Dropped(tasks_message(&tasks)),
+        Up::Register { task, origin } => HostKind::Register(proto::Register {
+            task: task_bytes(task),
+            origin: Some(origin_message(&origin)),
+        }),
+        Up::Progress {
+            task,
+            attempt,
+            total,
+            new,
+        } => HostKind::Progress(proto::Progress {
+            task: task_bytes(task),
+            attempt: attempt.0,
+            total,
+            new_pieces: new.to_bytes(),
+        }),
+        Up::ParentFailed {
+            task,
+            parent,
+            reason,
+        } => HostKind::ParentFailed(proto::ParentFailed {
+            task: task_bytes(task),
+            parent: parent.to_string(),
+            reason: parent_failure(reason).into(),
+        }),
+        Up::Finished { task, outcome } => HostKind::Finished(finished(task, outcome)),
+        Up::Load { uploads } => HostKind::Load(proto::Load { uploads }),
+    })
+}
+
+pub(in crate::grpc) fn read_up(message: proto::HostMessage) -> Result<Up, Malformed> {
+    match message.kind {
+        Some(HostKind::Held(told)) => Ok(Up::Held {
+            tasks: read_tasks(&told)?,
+        }),
+        Some(HostKind::Dropped(told)) => Ok(Up::Dropped {
+            tasks: read_tasks(&told)?,
+        }),
+        Some(HostKind::Register(told)) => Ok(Up::Register {
+            task: read_task(&told.task)?,
+            origin: read_origin(told.origin)?,
+        }),
+        Some(HostKind::Progress(told)) => Ok(Up::Progress {
+            task: read_task(&told.task)?,
+            attempt: AttemptId(told.attempt),
+            total: read_total(told.total)?,
+            new: read_pieces(&told.new_pieces)?,
+        }),
+        Some(HostKind::ParentFailed(told)) => Ok(Up::ParentFailed {
+            task: read_task(&told.task)?,
+            parent: read_id(&told.parent)?,
+            reason: read_parent_failure(told.reason)?,
+        }),
+        Some(HostKind::Finished(told)) => Ok(Up::Finished {
+            task: read_task(&told.task)?,
+            outcome: read_outcome(&told)?,
+        }),
+        Some(HostKind::Load(told)) => Ok(Up::Load {
+            uploads: told.uploads,
+        }),
+        Some(HostKind::Hello(_)) => Err(Malformed("a session has one hello")),
+        None => Err(Malformed("a host said nothing that is known")),
+    }
+}
+
+pub(in crate::grpc) fn down_message(down: Down) -> proto::SchedulerMessage {
+    from_scheduler(match down {
+        Down::Parents {
+            task,
+            parents,
+            fetcher,
+        } => SchedulerKind::Parents(proto::Parents {
+            task: task_bytes(task),
+            parents: parents
+                .iter()
+                .map(|candidate| host_message(&candidate.host))
+                .collect(),
+            fetcher: fetcher.map(|id| id.to_string()),
+        }),
+        Down::Wait { task, patience } => SchedulerKind::Wait(proto::Wait {
+            task: task_bytes(task),
+            patience_seconds: patience.as_secs(),
+            patience_nanoseconds: patience.subsec_nanos(),
+        }),
+        Down::BackToSource { task, epoch } => SchedulerKind::BackToSource(proto::BackToSource {
+            task: task_bytes(task),
+            epoch,
+        }),
+        Down::Warm { task, origin } => SchedulerKind::Warm(proto::Warm {
+            task: task_bytes(task),
+            origin: Some(origin_message(&origin)),
+        }),
+        Down::OnYourOwn { task, reason } => SchedulerKind::OnYourOwn(proto::OnYourOwn {
+            task: task_bytes(task),
+            reason: failure(reason).into(),
+        }),
+    })
+}
+
+pub(in crate::grpc) fn read_down(message: proto::SchedulerMessage) -> Result<Down, Malformed> {
+    match message.kind {
+        Some(SchedulerKind::Parents(told)) => read_parents(told),
+        Some(SchedulerKind::Wait(told)) => Ok(Down::Wait {
+            task: read_task(&told.task)?,
+            patience: read_patience(told.patience_seconds, told.patience_nanoseconds)?,
+        }),
+        Some(SchedulerKind::BackToSource(told)) => Ok(Down::BackToSource {
+            task: read_task(&told.task)?,
+            epoch: told.epoch,
+        }),
+        Some(SchedulerKind::Warm(told)) => Ok(Down::Warm {
+            task: read_task(&told.task)?,
+            origin: read_origin(told.origin)?,
+        }),
+        Some(SchedulerKind::OnYourOwn(told)) => Ok(Down::OnYourOwn {
+            task: read_task(&told.task)?,
+            reason: read_failure(told.reason)?,
+        }),
+        Some(SchedulerKind::Welcome(_)) => Err(Malformed("a session has one welcome")),
+        None => Err(Malformed("a scheduler said nothing that is known")),
+    }
+}
+
+fn from_host(kind: HostKind) -> proto::HostMessage {
+    proto::HostMessage { kind: Some(kind) }
+}
+
+fn from_scheduler(kind: SchedulerKind) -> proto::SchedulerMessage {
+    proto::SchedulerMessage { kind: Some(kind) }
+}
+
+fn read_hello_fields(hello: proto::Hello) -> Result<Hello, Malformed> {
+    Ok(Hello {
+        host: read_host(hello.host)?,
+        is_seed: hello.is_seed,
+        upload_slots: hello.upload_slots,
+        idc: read_label(hello.idc)?,
+        location: read_label(hello.location)?,
+    })
+}
+
+fn tasks_message(tasks: &[TaskId]) -> proto::Tasks {
+    proto::Tasks {
+        tasks: tasks.iter().copied().map(task_bytes).collect(),
+    }
+}
+
+fn read_tasks(told: &proto::Tasks) -> Result<Vec<TaskId>, Malformed> {
+    if told.tasks.len() > TASKS_PER_MESSAGE_MAX {
+        return Err(Malformed("a message names too many tasks"));
+    }
+    told.tasks.iter().map(|task| read_task(task)).collect()
+}
+
+fn read_parents(told: proto::Parents) -> Result<Down, Malformed> {
+    if told.parents.len() > CANDIDATES_MAX {
+        return Err(Malformed("a task has too many candidate parents"));
+    }
+    let candidate = |host| {
+        Ok(Candidate {
+            host: read_host(Some(host))?,
+        })
+    };
+    Ok(Down::Parents {
+        task: read_task(&told.task)?,
+        parents: told
+            .parents
+            .into_iter()
+            .map(candidate)
+            .collect::<Result<_, _>>()?,
+        fetcher: told.fetcher.as_deref().map(read_id).transpose()?,
+    })
+}
+
+fn read_patience(seconds: u64, nanoseconds: u32) -> Result<Duration, Malformed> {
+    let nanoseconds = Duration::from_nanos(u64::from(nanoseconds));
+    match Duration::from_secs(seconds).checked_add(nanoseconds) {
+        Some(patience) if patience <= PATIENCE_MAX => Ok(patience),
+        Some(_) | None => Err(Malformed("a host is told to wait for more than a day")),
+    }
+}
+
+fn parent_failure(reason: ParentFailure) -> proto::ParentFailure {
+    match reason {
+        ParentFailure::Unreachable => proto::ParentFailure::Unreachable,
+        ParentFailure::Slow => proto::ParentFailure::Slow,
+        ParentFailure::Gone => proto::ParentFailure::Gone,
+        ParentFailure::Busy => proto::ParentFailure::Busy,
+        ParentFailure::Lied => proto::ParentFailure::Lied,
+    }
+}
+
+fn read_parent_failure(reason: i32) -> Result<ParentFailure, Malformed> {
+    match proto::ParentFailure::try_from(reason) {
+        Ok(proto::ParentFailure::Unreachable) => Ok(ParentFailure::Unreachable),
+        Ok(proto::ParentFailure::Slow) => Ok(ParentFailure::Slow),
+        Ok(proto::ParentFailure::Gone) => Ok(ParentFailure::Gone),
+        Ok(proto::ParentFailure::Busy) => Ok(ParentFailure::Busy),
+        Ok(proto::ParentFailure::Lied) => Ok(ParentFailure::Lied),
+        Ok(proto::ParentFailure::Unspecified) | Err(_) => {
+            Err(Malformed("a parent failed for no known reason"))
+        }
+    }
+}
+
+fn failure(failure: Failure) -> proto::Failure {
+    match failure {
+        Failure::Refused => proto::Failure::Refused,
+        Failure::NotFound => proto::Failure::NotFound,
+        Failure::Unavailable => proto::Failure::Unavailable,
+        Failure::Corrupt => proto::Failure::Corrupt,
+        Failure::Local => proto::Failure::Local,
+    }
+}
+
+fn read_failure(failure: i32) -> Result<Failure, Malformed> {
+    match proto::Failure::try_from(failure) {
+        Ok(proto::Failure::Refused) => Ok(Failure::Refused),
+        Ok(proto::Failure::NotFound) => Ok(Failure::NotFound),
+        Ok(proto::Failure::Unavailable) => Ok(Failure::Unavailable),
+        Ok(proto::Failure::Corrupt) => Ok(Failure::Corrupt),
+        Ok(proto::Failure::Local) => Ok(Failure::Local),
+        Ok(proto::Failure::Unspecified) | Err(_) => {
+            Err(Malformed("a task failed for no known reason"))
+        }
+    }
+}
+
+fn finished(task: TaskId, outcome: Outcome) -> proto::Finished {
+    let (outcome, failure) = match outcome {
+        Outcome::Complete => (proto::Outcome::Complete, proto::Failure::Unspecified),
+        Outcome::Left => (proto::Outcome::Left, proto::Failure::Unspecified),
+        Outcome::Failed(reason) => (proto::Outcome::Failed, failure(reason)),
+    };
+    proto::Finished {
+        task: task_bytes(task),
+        outcome: outcome.into(),
+        failure: failure.into(),
+    }
+}
+
+fn read_outcome(told: &proto::Finished) -> Result<Outcome, Malformed> {
+    let unfailed = told.failure == i32::from(proto::Failure::Unspecified);
+    match proto::Outcome::try_from(told.outcome) {
+        Ok(proto::Outcome::Complete) if unfailed => Ok(Outcome::Complete),
+        Ok(proto::Outcome::Left) if unfailed => Ok(Outcome::Left),
+        Ok(proto::Outcome::Failed) => Ok(Outcome::Failed(read_failure(told.failure)?)),
+        Ok(_) | Err(_) => Err(Malformed("a download ended in no known way")),
+    }
+}

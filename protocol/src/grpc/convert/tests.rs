@@ -1,0 +1,225 @@
+//! Whatever bytes come in are read as something that can be said again, or refused.
+
+use proptest::{
+    collection::vec,
+    prelude::{any, prop_assert, prop_assert_eq, proptest},
+    sample::{Index, select},
+};
+use prost::Message;
+
+use super::*;
+use crate::{
+    AttemptId, Candidate, Down, Up, Visibility,
+    availability::{Ask, Tell},
+    batch::{PieceBatch, SignedBatch},
+    scheduler::{Failure, Outcome},
+};
+
+const TASK: TaskId = TaskId(Digest::Sha256([5; 32]));
+const ATTEMPT: AttemptId = AttemptId(1 << 60);
+
+fn origin() -> Origin {
+    let repository = "library/alpine".parse().unwrap();
+    Origin {
+        registry: "docker.io".parse().unwrap(),
+        repository,
+        kind: ContentKind::Blob,
+    }
+}
+
+fn ups() -> Vec<Vec<u8>> {
+    let ups = [
+        Up::Held {
+            tasks: vec![TASK; 3],
+        },
+        Up::Register {
+            task: TASK,
+            origin: origin(),
+        },
+        Up::Progress {
+            task: TASK,
+            attempt: ATTEMPT,
+            total: Some(9),
+            new: PieceSet::of_range(0..9),
+        },
+        Up::Finished {
+            task: TASK,
+            outcome: Outcome::Failed(Failure::NotFound),
+        },
+        Up::Load { uploads: 4 },
+    ];
+    ups.map(|up| up_message(up).encode_to_vec()).into()
+}
+
+fn downs() -> Vec<Vec<u8>> {
+    let host = "seed-1@10.0.0.1:65002".parse().unwrap();
+    let patience = std::time::Duration::from_millis(1500);
+    let parents = vec![Candidate { host }];
+    let downs = [
+        Down::Parents {
+            task: TASK,
+            parents,
+            fetcher: Some("seed-1".parse().unwrap()),
+        },
+        Down::Wait {
+            task: TASK,
+            patience,
+        },
+        Down::BackToSource {
+            task: TASK,
+            epoch: 3,
+        },
+        Down::Warm {
+            task: TASK,
+            origin: origin(),
+        },
+        Down::OnYourOwn {
+            task: TASK,
+            reason: Failure::Local,
+        },
+    ];
+    downs.map(|down| down_message(down).encode_to_vec()).into()
+}
+
+fn tells() -> Vec<Vec<u8>> {
+    let layout = Layout::for_size(Some(1 << 20));
+    let batch = PieceBatch {
+        task: TASK,
+        attempt: ATTEMPT,
+        layout,
+        visibility: Visibility::Public,
+        digests: Vec::new(),
+    };
+    let media_type = Some("text/plain".to_owned());
+    let tells = [
+        Tell::Begins {
+            task: TASK,
+            attempt: ATTEMPT,
+            layout,
+            media_type,
+        },
+        Tell::Batch(SignedBatch {
+            batch,
+            certificate: vec![1; 9],
+            signature: vec![2; 9],
+        }),
+        Tell::Holds {
+            task: TASK,
+            attempt: ATTEMPT,
+            new: PieceSet::of_range(5..90),
+        },
+        Tell::Ended {
+            task: TASK,
+            attempt: ATTEMPT,
+            size: 77,
+        },
+        Tell::Gone { task: TASK },
+    ];
+    tells.map(|tell| tell_message(tell).encode_to_vec()).into()
+}
+
+/// Whether `bytes`, read as a message, are a domain value that survives being written again.
+fn holds<M: Message + Default, T: Clone + PartialEq>(
+    bytes: &[u8],
+    read: fn(M) -> Result<T, Malformed>,
+    write: fn(T) -> M,
+) -> bool {
+    let Some(value) = M::decode(bytes).ok().and_then(|message| read(message).ok()) else {
+        return true;
+    };
+    read(write(value.clone())).is_ok_and(|again| again == value)
+}
+
+fn all_hold(bytes: &[u8]) -> bool {
+    holds(bytes, read_up, up_message)
+        && holds(bytes, read_down, down_message)
+        && holds(bytes, read_ask, ask_message)
+        && holds(bytes, read_tell, tell_message)
+}
+
+proptest! {
+    #[test]
+    fn garbage_is_read_or_refused(bytes in vec(any::<u8>(), 0..200)) {
+        prop_assert!(all_hold(&bytes));
+    }
+
+    #[test]
+    fn a_garbled_message_is_read_or_refused(
+        mut bytes in select([ups(), downs(), tells()].concat()),
+        at in any::<Index>(),
+        with in any::<u8>(),
+        end in any::<Index>(),
+    ) {
+        let at = at.index(bytes.len());
+        bytes[at] = with;
+        prop_assert!(all_hold(&bytes));
+        prop_assert!(all_hold(&bytes[..end.index(bytes.len())]));
+    }
+
+    #[test]
+    fn an_ask_survives(task in any::<[u8; 32]>()) {
+        let ask = Ask::Subscribe(TaskId(Digest::Sha256(task)));
+        prop_assert_eq!(read_ask(ask_message(ask)), Ok(ask));
+    }
+}
+
+#[track_caller]
+fn refuses<T: std::fmt::Debug + PartialEq>(read: Result<T, Malformed>, expect: &'static str) {
+    assert_eq!(read, Err(Malformed(expect)));
+}
+
+#[test]
+fn what_is_past_its_bound_is_refused() {
+    let many = Up::Held {
+        tasks: vec![TASK; 1025],
+    };
+    refuses(read_up(up_message(many)), "a message names too many tasks");
+    let new = PieceSet::default();
+    let total = Up::Progress {
+        task: TASK,
+        attempt: ATTEMPT,
+        total: Some(PIECES_MAX + 1),
+        new,
+    };
+    refuses(read_up(up_message(total)), "a task has too many pieces");
+    let host = "a@10.0.0.1:1".parse().unwrap();
+    let parents = vec![Candidate { host }; 17];
+    let crowd = Down::Parents {
+        task: TASK,
+        parents,
+        fetcher: None,
+    };
+    refuses(
+        read_down(down_message(crowd)),
+        "a task has too many candidate parents",
+    );
+    let patience = std::time::Duration::MAX;
+    let forever = Down::Wait {
+        task: TASK,
+        patience,
+    };
+    refuses(
+        read_down(down_message(forever)),
+        "a host is told to wait for more than a day",
+    );
+    let huge = Tell::Ended {
+        task: TASK,
+        attempt: ATTEMPT,
+        size: u64::MAX,
+    };
+    refuses(read_tell(tell_message(huge)), "a task is too large");
+    let layout = Layout::for_size(None);
+    for label in ["x".repeat(256), "a\r\nb".to_owned()] {
+        let media_type = Some(label);
+        let begins = Tell::Begins {
+            task: TASK,
+            attempt: ATTEMPT,
+            layout,
+            media_type,
+        };
+        refuses(
+            read_tell(tell_message(begins)),
+            "a label is too long or not printable",
+        );
+    }
+}
