@@ -1,0 +1,118 @@
+//! Pure: which pieces somebody on this host wants, and how soon.
+//!
+//! An open-ended range follows its reader: only a window ahead of it is wanted, so the swarm does
+//! not fetch what nobody reads. A whole body and a closed range are wanted to their end.
+
+use std::{collections::BTreeMap, ops::Range};
+
+use protocol::Layout;
+
+/// Bytes ahead of an open-ended reader that are wanted.
+pub(super) const WINDOW: u64 = 8 << 20;
+
+/// One reader of the task, for as long as it is open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ReaderId(pub u64);
+
+/// What one reader wants.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// Everything from here on, to the end.
+    ToEnd { offset: u64 },
+    /// From here up to `end`.
+    Span { offset: u64, end: u64 },
+    /// From here on, as far as the reader goes.
+    Follow { offset: u64 },
+    /// The last bytes of a body whose size is not known yet.
+    Tail { length: u64 },
+}
+
+/// The interests of all readers.
+#[derive(Debug, Default)]
+pub(super) struct Interests {
+    by_reader: BTreeMap<ReaderId, Interest>,
+}
+
+// === impl Interest ===
+
+impl Interest {
+    fn moved(self, offset: u64) -> Self {
+        match self {
+            Self::ToEnd { .. } => Self::ToEnd { offset },
+            Self::Span { end, .. } => Self::Span { offset, end },
+            Self::Follow { .. } => Self::Follow { offset },
+            Self::Tail { .. } => Self::ToEnd { offset },
+        }
+    }
+
+    /// Whether the first bytes of the body are of no use to this reader.
+    fn is_inside(self) -> bool {
+        match self {
+            Self::ToEnd { offset } | Self::Span { offset, .. } | Self::Follow { offset } => {
+                0 < offset
+            }
+            Self::Tail { .. } => true,
+        }
+    }
+
+    /// The bytes wanted now.
+    fn bytes(self, layout: Layout) -> Range<u64> {
+        match self {
+            Self::Tail { length } => {
+                let size = layout.size().unwrap_or(u64::MAX);
+                size.saturating_sub(length)..size
+            }
+            Self::ToEnd { offset } => offset..u64::MAX,
+            Self::Span { offset, end } => offset..end,
+            Self::Follow { offset } => offset..offset.saturating_add(WINDOW),
+        }
+    }
+}
+
+// === impl Interests ===
+
+impl Interests {
+    pub(super) fn join(&mut self, reader: ReaderId, interest: Interest) {
+        self.by_reader.insert(reader, interest);
+    }
+
+    pub(super) fn moved(&mut self, reader: ReaderId, offset: u64) {
+        if let Some(interest) = self.by_reader.get_mut(&reader) {
+            *interest = interest.moved(offset);
+        }
+    }
+
+    pub(super) fn leave(&mut self, reader: ReaderId) {
+        self.by_reader.remove(&reader);
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_reader.is_empty()
+    }
+
+    /// Whether every reader begins inside the body, so that the size must be known first.
+    pub(super) fn all_inside(&self) -> bool {
+        self.by_reader.values().all(|interest| interest.is_inside())
+    }
+
+    /// The wanted pieces of every reader, each from where it reads; `count` is one past the last
+    /// piece there may be.
+    pub(super) fn pieces(
+        &self,
+        layout: Layout,
+        count: u32,
+    ) -> impl Iterator<Item = Range<u32>> + '_ {
+        self.by_reader.values().filter_map(move |interest| {
+            let mut bytes = interest.bytes(layout);
+            bytes.end = bytes
+                .end
+                .min(layout.bytes_of(protocol::PieceIndex(count)).start);
+            if let Some(size) = layout.size() {
+                bytes.end = bytes.end.min(size);
+            }
+            let pieces = layout.pieces_of(&bytes);
+            let end = pieces.end.min(count);
+            (pieces.start < end).then_some(pieces.start..end)
+        })
+    }
+}

@@ -1,0 +1,328 @@
+//! The engine of one host: finds or begins the one download of a task that all its readers share.
+//!
+//! Invariant: a task has at most one driver on this host at any time.
+
+mod opening;
+mod shelf;
+mod stored;
+mod upkeep;
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use protocol::{Host, Identity, Origin, TaskId, availability::Availability, scheduler::Hello};
+use tokio::sync::{mpsc, watch};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    conductor::{self, Event, Interest, ReaderId},
+    metrics::Metrics,
+    open::{OpenError, OpenRequest, Wanted},
+    peer::{Hub, HubConfig, PieceClient},
+    reader::InterestGuard,
+    session::{SchedulerAt, Sessions},
+    source::{Fingerprint, Upstreams},
+    store::Store,
+    task::{
+        ActiveTask, Message, Progress, Stage, TaskFailure,
+        driver::{Driver, NOBODY, Surroundings},
+    },
+};
+
+/// Downloads under way at once; the next is refused.
+const TASKS_MAX: usize = 4096;
+
+/// How long a wrong body is remembered, so that no resume completes it.
+const SPOILED_FOR: Duration = Duration::from_secs(60);
+
+/// Wrong bodies remembered at once; the oldest is forgotten.
+const SPOILED_MAX: usize = 1024;
+
+/// Orders to warm a task that wait for the seed before a scheduler's next one is dropped.
+const WARM_QUEUE: usize = 1024;
+
+/// The swarm on this host.
+#[derive(Debug, Clone)]
+pub struct Swarm {
+    inner: Arc<Inner>,
+}
+
+/// What the composition root gives the swarm.
+#[derive(Debug)]
+pub struct Parts {
+    pub store: Store,
+    pub upstreams: Upstreams,
+    pub identity: Identity,
+    pub schedulers: Vec<SchedulerAt>,
+    pub availability: Arc<dyn Availability>,
+    pub pieces: PieceClient,
+    pub seeds: Vec<Host>,
+    pub limits: conductor::Limits,
+    pub metrics: Metrics,
+}
+
+/// A scheduler's order to have a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WarmOrder {
+    pub task: TaskId,
+    pub origin: Origin,
+}
+
+#[derive(Debug)]
+struct Inner {
+    surroundings: Surroundings,
+    tasks: Mutex<HashMap<TaskId, Flight>>,
+    spoiled: Mutex<HashMap<TaskId, Instant>>,
+    tracker: TaskTracker,
+    shutdown: CancellationToken,
+    next_reader: AtomicU64,
+    warm: mpsc::Sender<WarmOrder>,
+    metrics: Metrics,
+}
+
+/// A download under way, and by whose credential it would read what is private.
+#[derive(Debug)]
+struct Flight {
+    active: ActiveTask,
+    credential: Option<Fingerprint>,
+}
+
+// === impl Swarm ===
+
+impl Swarm {
+    /// The swarm, and the orders that schedulers give to its seed.
+    pub fn new(parts: Parts) -> (Self, mpsc::Receiver<WarmOrder>) {
+        let (warm, orders) = mpsc::channel(WARM_QUEUE);
+        let tracker = TaskTracker::new();
+        let surroundings = Surroundings {
+            store: parts.store,
+            upstreams: parts.upstreams,
+            identity: parts.identity,
+            sessions: Sessions::new(parts.schedulers),
+            hub: Hub::new(parts.availability, HubConfig::default()),
+            pieces: parts.pieces,
+            seeds: Arc::new(parts.seeds),
+            limits: parts.limits,
+        };
+        let inner = Inner {
+            surroundings,
+            tasks: Mutex::default(),
+            spoiled: Mutex::default(),
+            tracker,
+            shutdown: CancellationToken::new(),
+            next_reader: AtomicU64::new(NOBODY.0 + 1),
+            warm,
+            metrics: parts.metrics,
+        };
+        (
+            Self {
+                inner: Arc::new(inner),
+            },
+            orders,
+        )
+    }
+
+    /// Keeps the sessions with the schedulers until `shutdown`, then ends every download.
+    pub async fn run(&self, hello: Hello, shutdown: CancellationToken) {
+        let sessions = self.inner.surroundings.sessions.clone();
+        let sessions = sessions.run(hello, Arc::new(self.clone()), shutdown.clone());
+        tokio::join!(sessions, shutdown.run_until_cancelled(self.keep_up()));
+        self.store().stop();
+        self.inner.shutdown.cancel();
+        self.inner.tracker.close();
+        self.inner.tracker.wait().await;
+        self.inner.surroundings.hub.shutdown().await;
+        self.inner.surroundings.pieces.shutdown().await;
+    }
+
+    /// Open sessions with schedulers, of how many.
+    pub fn sessions(&self) -> (usize, usize) {
+        self.inner.surroundings.sessions.count()
+    }
+
+    /// Downloads under way: pieces had, of how many where that is known.
+    pub fn downloads(&self) -> Vec<(TaskId, u32, Option<u32>)> {
+        let tasks = self
+            .inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let told = tasks.iter().map(|(task, flight)| {
+            let progress = flight.active.progress.borrow();
+            let total = progress
+                .content
+                .as_ref()
+                .and_then(|content| content.layout.piece_count());
+            (*task, progress.held.len(), total)
+        });
+        told.collect()
+    }
+
+    /// A driver for `request` whatever the store has: a piece of it was lost.
+    pub(crate) async fn start_again(&self, request: &OpenRequest) -> ActiveTask {
+        match self.join_or_start(request) {
+            Ok((active, _)) => active,
+            Err(_) => {
+                let (inbox, _) = mpsc::channel(1);
+                let failed = Stage::Failed(TaskFailure::Cancelled);
+                let (_, progress) = watch::channel(Progress {
+                    stage: failed,
+                    ..Progress::default()
+                });
+                ActiveTask { inbox, progress }
+            }
+        }
+    }
+
+    /// Tells the driver what a new reader wants.
+    pub(crate) async fn interest(
+        &self,
+        inbox: &mpsc::Sender<Message>,
+        request: &OpenRequest,
+        range: Range<u64>,
+    ) -> InterestGuard {
+        let reader = ReaderId(self.inner.next_reader.fetch_add(1, Ordering::Relaxed));
+        let offset = range.start;
+        let interest = match request.wanted {
+            Wanted::Suffix { length } if range.end == u64::MAX => Interest::Tail { length },
+            Wanted::Whole | Wanted::From { start: 0 } => Interest::ToEnd { offset },
+            Wanted::From { .. } => Interest::Follow { offset },
+            Wanted::Span { .. } | Wanted::Suffix { .. } => Interest::Span {
+                offset,
+                end: range.end,
+            },
+        };
+        // A driver that is gone is found out by whoever waits for its progress.
+        let _ = inbox
+            .send(Message::Plan(Event::ReaderJoined(reader, interest)))
+            .await;
+        InterestGuard {
+            reader,
+            inbox: inbox.clone(),
+            told: offset,
+        }
+    }
+
+    fn join_or_start(&self, request: &OpenRequest) -> Result<(ActiveTask, Entry), OpenError> {
+        let mut tasks = self
+            .inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let own = request
+            .credential
+            .as_ref()
+            .map(|credential| credential.fingerprint());
+        if let Some(flight) = tasks.get(&request.task)
+            && !flight.active.inbox.is_closed()
+        {
+            return Ok((
+                flight.active.clone(),
+                Entry::Joined {
+                    same_caller: flight.credential == own,
+                },
+            ));
+        }
+        if self.inner.shutdown.is_cancelled() {
+            return Err(OpenError::ShuttingDown);
+        }
+        if TASKS_MAX <= tasks.len() {
+            return Err(OpenError::Overloaded);
+        }
+        let (driver, inbox, progress) =
+            Driver::new(self.inner.surroundings.clone(), request.clone());
+        let active = ActiveTask {
+            inbox: inbox.clone(),
+            progress,
+        };
+        tasks.insert(
+            request.task,
+            Flight {
+                active: active.clone(),
+                credential: own,
+            },
+        );
+        self.inner.metrics.tasks.set(tasks.len() as i64);
+        drop(tasks);
+        self.inner
+            .tracker
+            .spawn(self.clone().drive(driver, request.task, inbox));
+        Ok((active, Entry::Started))
+    }
+
+    async fn drive(self, driver: Driver, task: TaskId, inbox: mpsc::Sender<Message>) {
+        let ended = self
+            .inner
+            .shutdown
+            .clone()
+            .run_until_cancelled_owned(Box::pin(driver.run()))
+            .await;
+        if let Some(Stage::Failed(TaskFailure::Corrupt)) = ended {
+            tracing::warn!(%task, "the body did not match its digest; nothing of it is kept");
+            self.spoil(task);
+        }
+        self.inner.metrics.ended(ended.as_ref());
+        let mut tasks = self
+            .inner
+            .tasks
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        // A new download may have begun meanwhile.
+        if tasks
+            .get(&task)
+            .is_some_and(|flight| flight.active.inbox.same_channel(&inbox))
+        {
+            tasks.remove(&task);
+        }
+        self.inner.metrics.tasks.set(tasks.len() as i64);
+    }
+
+    fn spoil(&self, task: TaskId) {
+        let now = clock();
+        let mut spoiled = self
+            .inner
+            .spoiled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        spoiled.retain(|_, until| now < *until);
+        if spoiled.len() < SPOILED_MAX {
+            spoiled.insert(task, now + SPOILED_FOR);
+        }
+    }
+
+    /// The missing tail would complete a body whose head was wrong.
+    fn refuse_resume_of_spoiled(&self, request: &OpenRequest) -> Result<(), OpenError> {
+        let is_resume = !matches!(request.wanted, Wanted::Whole | Wanted::From { start: 0 });
+        let spoiled = self
+            .inner
+            .spoiled
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        match spoiled.get(&request.task) {
+            Some(until) if is_resume && clock() < *until => Err(OpenError::ResumeRefused),
+            Some(_) | None => Ok(()),
+        }
+    }
+}
+
+/// How an open came to its download.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Entry {
+    Started,
+    Joined { same_caller: bool },
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the engine is the clock of its memory"
+)]
+fn clock() -> Instant {
+    Instant::now()
+}

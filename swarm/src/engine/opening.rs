@@ -1,0 +1,205 @@
+//! Opens contents: finds who has the bytes on this host, waits until their size is known, and
+//! keeps what is private from those whom its registry has not let in.
+
+use protocol::{Origin, TaskId, Visibility};
+use tokio::sync::watch;
+
+use super::{Entry, Swarm};
+use crate::{
+    conductor::{Event, Interest},
+    direct,
+    open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
+    reader::{InterestGuard, Reader, Reading},
+    source::SourceError,
+    task::{Message, Progress, Stage, TaskFailure, driver::NOBODY},
+};
+
+/// How often an open starts over because the download that it joined ended under it.
+const OPEN_TRIES: usize = 4;
+
+/// Why a content that is at hand is not given as it is.
+pub(super) enum Refusal {
+    OtherOrigin,
+    NotProven,
+}
+
+// === impl Swarm ===
+
+impl Swarm {
+    /// Opens a content: from the store, from a download under way, or from a new one.
+    ///
+    /// Returns once its size is known, so that an answer can be begun.
+    pub async fn open(&self, request: OpenRequest) -> Result<Opened, OpenError> {
+        self.refuse_resume_of_spoiled(&request)?;
+        let mut last = OpenError::ShuttingDown;
+        for _ in 0..OPEN_TRIES {
+            if let Some(opened) = self.open_stored(&request).await? {
+                return Ok(opened);
+            }
+            let (active, entry) = self.join_or_start(&request)?;
+            let range = request.wanted.resolve(u64::MAX).unwrap_or(0..0);
+            let interest = self.interest(&active.inbox, &request, range).await;
+            let mut progress = active.progress;
+            // A driver that is gone has said its last word.
+            let _ = progress
+                .wait_for(|seen| seen.content.is_some() || is_over(&seen.stage))
+                .await;
+            let failure = failure_of(&progress.borrow());
+            match failure {
+                None => return self.opened(request, progress, interest, entry).await,
+                Some(TaskFailure::NoRoom) => {
+                    return direct::open(&self.inner.surroundings.upstreams, request).await;
+                }
+                Some(TaskFailure::Corrupt) => last = OpenError::Corrupt,
+                Some(TaskFailure::Cancelled) => {}
+                Some(TaskFailure::Source(error)) => {
+                    let is_anothers = entry == Entry::Joined { same_caller: false }
+                        && matches!(*error, SourceError::Refused(_));
+                    if !is_anothers {
+                        return Err(OpenError::Source(error));
+                    }
+                    last = OpenError::Source(error);
+                }
+            }
+            if self.inner.shutdown.is_cancelled() {
+                return Err(OpenError::ShuttingDown);
+            }
+        }
+        Err(last)
+    }
+
+    /// Has the whole of a task, for nobody in particular.
+    pub async fn warm(&self, task: TaskId, origin: Origin) -> Result<(), OpenError> {
+        let (wanted, proof) = (Wanted::Whole, ReadProof::Unchecked);
+        let request = OpenRequest {
+            task,
+            origin,
+            wanted,
+            credential: None,
+            proof,
+        };
+        if self.open_stored(&request).await?.is_some() {
+            return Ok(());
+        }
+        let (active, _) = self.join_or_start(&request)?;
+        let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
+        let _ = active.inbox.send(Message::Plan(joined)).await;
+        let mut progress = active.progress;
+        let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
+        let failure = failure_of(&progress.borrow());
+        match failure {
+            None => Ok(()),
+            Some(TaskFailure::Source(error)) => Err(OpenError::Source(error)),
+            Some(TaskFailure::Corrupt) => Err(OpenError::Corrupt),
+            Some(TaskFailure::NoRoom) => Err(OpenError::Overloaded),
+            Some(TaskFailure::Cancelled) => Err(OpenError::ShuttingDown),
+        }
+    }
+
+    async fn opened(
+        &self,
+        request: OpenRequest,
+        progress: watch::Receiver<Progress>,
+        interest: InterestGuard,
+        entry: Entry,
+    ) -> Result<Opened, OpenError> {
+        let (content, how, held_before) = {
+            let seen = progress.borrow();
+            let Some(content) = seen.content.clone() else {
+                return Err(OpenError::ShuttingDown);
+            };
+            let how = match (entry, seen.is_at_source) {
+                (Entry::Joined { .. }, _) => How::Joined,
+                (Entry::Started, true) => How::Source,
+                (Entry::Started, false) => How::Swarm,
+            };
+            let held_before = match entry {
+                Entry::Started => protocol::PieceSet::default(),
+                Entry::Joined { .. } => seen.held.clone(),
+            };
+            (content, how, held_before)
+        };
+        match (refusal(&content.visibility, &request), entry) {
+            // Held for another registry: these bytes must come from the one that is named.
+            (Some(Refusal::OtherOrigin), _) => {
+                return direct::open(&self.inner.surroundings.upstreams, request).await;
+            }
+            // The download itself is the proof for the one whose credential it is.
+            (Some(Refusal::NotProven), Entry::Joined { same_caller: false }) => {
+                return Err(OpenError::NotProven);
+            }
+            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { same_caller: true })
+            | (None, _) => {}
+        }
+        self.reading(
+            request,
+            progress,
+            Some(interest),
+            (content, how, held_before),
+        )
+    }
+
+    pub(super) fn reading(
+        &self,
+        request: OpenRequest,
+        progress: watch::Receiver<Progress>,
+        interest: Option<InterestGuard>,
+        (content, how, held_before): (protocol::Content, How, protocol::PieceSet),
+    ) -> Result<Opened, OpenError> {
+        let size = content.layout.size();
+        let range = match size {
+            Some(size) => request
+                .wanted
+                .resolve(size)
+                .ok_or(OpenError::NotSatisfiable { size })?,
+            None => request.wanted.resolve(u64::MAX).unwrap_or(0..u64::MAX),
+        };
+        let reading = Reading {
+            swarm: self.clone(),
+            request,
+            progress,
+            interest,
+            offset: range.start,
+            end: range.end,
+            held_before,
+            how,
+        };
+        let reader = Reader::new(reading);
+        Ok(Opened {
+            size,
+            media_type: content.media_type,
+            range,
+            how,
+            reader,
+        })
+    }
+}
+
+/// The rule of who may be given cached content (DESIGN: "Who may read").
+pub(super) fn refusal(visibility: &Visibility, request: &OpenRequest) -> Option<Refusal> {
+    match visibility {
+        Visibility::Public => None,
+        Visibility::Private { origins } if !origins.contains(&request.origin.registry) => {
+            Some(Refusal::OtherOrigin)
+        }
+        Visibility::Private { .. } => match request.proof {
+            ReadProof::Checked => None,
+            ReadProof::Unchecked => Some(Refusal::NotProven),
+        },
+    }
+}
+
+fn is_over(stage: &Stage) -> bool {
+    match stage {
+        Stage::Running => false,
+        Stage::Complete | Stage::Failed(_) => true,
+    }
+}
+
+fn failure_of(progress: &Progress) -> Option<TaskFailure> {
+    match &progress.stage {
+        Stage::Failed(failure) => Some(failure.clone()),
+        Stage::Running if progress.content.is_none() => Some(TaskFailure::Cancelled),
+        Stage::Running | Stage::Complete => None,
+    }
+}

@@ -1,0 +1,99 @@
+//! What other services of this host, and other hosts, see of the engine.
+
+use std::sync::PoisonError;
+
+use protocol::{Down, TaskId, Visibility};
+
+use super::{Swarm, WarmOrder};
+use crate::{
+    session::Inbox,
+    task::{Message, Shared, Shelf},
+};
+
+#[async_trait::async_trait]
+impl Shelf for Swarm {
+    async fn follow(&self, task: TaskId) -> Option<Shared> {
+        let active = {
+            let tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks
+                .get(&task)
+                .map(|flight| flight.active.progress.clone())
+        };
+        let progress = match active {
+            Some(progress) => progress,
+            None => self.shareable(task).await?,
+        };
+        let is_private = matches!(
+            progress
+                .borrow()
+                .content
+                .as_ref()
+                .map(|content| &content.visibility),
+            Some(Visibility::Private { .. })
+        );
+        (!is_private).then_some(Shared { progress })
+    }
+}
+
+#[async_trait::async_trait]
+impl Inbox for Swarm {
+    async fn tasks_held(&self) -> Vec<TaskId> {
+        let store = self.inner.surroundings.store.clone();
+        let listed = tokio::task::spawn_blocking(move || {
+            let public = store
+                .list()
+                .filter(|entry| entry.complete && entry.visibility == Visibility::Public);
+            public.map(|entry| entry.task).collect()
+        });
+        listed.await.unwrap_or_default()
+    }
+
+    async fn session_opened(&self) {
+        let inboxes: Vec<_> = {
+            let tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks
+                .values()
+                .map(|flight| flight.active.inbox.clone())
+                .collect()
+        };
+        for inbox in inboxes {
+            // A driver that is ending needs no session.
+            let _ = inbox.send(Message::SessionOpened).await;
+        }
+    }
+
+    async fn told(&self, down: Down) {
+        let task = down.task();
+        let inbox = {
+            let tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks.get(&task).map(|flight| flight.active.inbox.clone())
+        };
+        match (inbox, down) {
+            (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),
+            (None, Down::Warm { task, origin }) => {
+                if self
+                    .inner
+                    .warm
+                    .try_send(WarmOrder { task, origin })
+                    .is_err()
+                {
+                    tracing::warn!(%task, "too many orders to warm; the scheduler asks another");
+                }
+            }
+            // The download ended while the answer was on its way.
+            (None, _) => {}
+        }
+    }
+}

@@ -1,0 +1,64 @@
+//! What the store needs beside its readers: one scan after the start, a scrub while nothing else
+//! is to be done, and word to the schedulers of what is held no more.
+
+use std::{sync::PoisonError, time::Duration};
+
+use protocol::Up;
+
+use super::Swarm;
+use crate::store::ScrubStep;
+
+/// How often the schedulers hear of removals, and the scrub looks whether the node is idle.
+const INTERVAL: Duration = Duration::from_secs(2);
+
+/// Pieces verified in one idle interval: 16 MiB to 256 MiB.
+const SCRUB_PIECES: usize = 64;
+
+impl Swarm {
+    /// Runs until it is dropped.
+    pub(super) async fn keep_up(&self) {
+        let store = self.store().clone();
+        // A scan that is dropped ends at `Store::stop`.
+        let _ = tokio::task::spawn_blocking(move || store.scan()).await;
+        let mut ticks = tokio::time::interval(INTERVAL);
+        loop {
+            ticks.tick().await;
+            self.tell_removals().await;
+            let is_idle = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .is_empty();
+            if is_idle {
+                self.scrub().await;
+            }
+        }
+    }
+
+    async fn tell_removals(&self) {
+        for task in self.store().take_removals() {
+            // A scheduler that is away is told what is held when its session opens again.
+            let dropped = Up::Dropped { tasks: vec![task] };
+            self.inner.surroundings.sessions.send(task, dropped).await;
+        }
+    }
+
+    async fn scrub(&self) {
+        let store = self.store().clone();
+        let scrubbed = tokio::task::spawn_blocking(move || {
+            for _ in 0..SCRUB_PIECES {
+                match store.scrub_step() {
+                    ScrubStep::Checked { .. } => {}
+                    ScrubStep::Dropped { task, piece } => {
+                        tracing::warn!(%task, piece = piece.0, "the disk damaged a piece; it is fetched again when wanted");
+                    }
+                    ScrubStep::Done => return,
+                }
+            }
+        });
+        if let Err(error) = scrubbed.await {
+            tracing::error!(%error, "the scrub failed");
+        }
+    }
+}

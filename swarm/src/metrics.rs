@@ -1,0 +1,43 @@
+//! What the engine counts. The names are part of the interface: docs and a test list them.
+
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+
+use crate::task::{Stage, TaskFailure};
+
+/// The metrics of the engine.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    pub(crate) tasks: IntGauge,
+    ends: IntCounterVec,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let tasks = IntGauge::new("darter_swarm_tasks", "Downloads under way on this host")?;
+        let ends = Opts::new(
+            "darter_swarm_task_ends_total",
+            "Downloads that are over, by outcome",
+        );
+        let ends = IntCounterVec::new(ends, &["outcome"])?;
+        registry.register(Box::new(tasks.clone()))?;
+        registry.register(Box::new(ends.clone()))?;
+        for outcome in ["complete", "source", "corrupt", "no_room", "cancelled"] {
+            ends.with_label_values(&[outcome]);
+        }
+        Ok(Self { tasks, ends })
+    }
+
+    /// Counts the end of a download; `None` is the end of the node.
+    pub(crate) fn ended(&self, stage: Option<&Stage>) {
+        let outcome = match stage {
+            Some(Stage::Complete) => "complete",
+            Some(Stage::Failed(TaskFailure::Source(_))) => "source",
+            Some(Stage::Failed(TaskFailure::Corrupt)) => "corrupt",
+            Some(Stage::Failed(TaskFailure::NoRoom)) => "no_room",
+            Some(Stage::Failed(TaskFailure::Cancelled) | Stage::Running) | None => "cancelled",
+        };
+        self.ends.with_label_values(&[outcome]).inc();
+    }
+}

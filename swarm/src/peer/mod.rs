@@ -1,0 +1,21 @@
+//! Exchange of pieces with other hosts: the server children ask, the client that asks parents,
+//! and the streams on which hosts tell each other what they hold.
+//!
+//! Nothing is verified here: the task's driver checks each piece against a signed digest before
+//! it is stored, served or forwarded.
+
+mod assembly;
+mod client;
+mod dial;
+mod feed;
+mod hub;
+mod metrics;
+mod request;
+mod server;
+mod subscribers;
+mod upload;
+
+pub use client::{PieceClient, PieceClientConfig, PieceError, PieceRun, PieceStream};
+pub use hub::{Hub, HubConfig};
+pub use metrics::PeerMetrics;
+pub use server::{PeerServer, PeerServerConfig};

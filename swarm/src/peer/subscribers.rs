@@ -1,0 +1,94 @@
+//! The parent's side of one availability stream: a feed for each task that the child asked for.
+//!
+//! All feeds of a stream run in its one task, so that a feed that was dropped can say nothing more.
+//! A full stream makes its feeds wait; none of them queues anything (see [`super::feed`]).
+
+use std::{collections::HashMap, sync::Arc};
+
+use futures_util::{
+    StreamExt as _,
+    future::{AbortHandle, Abortable},
+    stream::FuturesUnordered,
+};
+use protocol::{
+    TaskId,
+    availability::{Ask, Subscriber, Tell},
+};
+use tokio::sync::mpsc;
+
+use super::feed::{Feed, Next};
+use crate::task::{Shelf, Stage};
+
+/// Tasks that one child may follow at once; one more is answered as gone.
+const TASKS_PER_STREAM_MAX: usize = 1024;
+
+/// Serves `subscriber` until its child leaves.
+pub(super) async fn serve(shelf: Arc<dyn Shelf>, mut subscriber: Subscriber) {
+    let mut feeds = FuturesUnordered::new();
+    let mut running: HashMap<TaskId, AbortHandle> = HashMap::new();
+    let tell = subscriber.tell;
+    loop {
+        let asked = tokio::select! {
+            asked = subscriber.ask.recv() => asked,
+            Some(over) = feeds.next() => {
+                if let Ok(task) = over {
+                    running.remove(&task);
+                }
+                continue;
+            }
+            () = tell.closed() => return,
+        };
+        let task = match asked {
+            None => return,
+            Some(Ask::Subscribe(task) | Ask::Unsubscribe(task)) => task,
+        };
+        // A second subscription to a task starts it again.
+        if let Some(before) = running.remove(&task) {
+            before.abort();
+        }
+        if let Some(Ask::Unsubscribe(_)) = asked {
+            continue;
+        }
+        if running.len() >= TASKS_PER_STREAM_MAX {
+            tracing::debug!(child = %subscriber.child, "follows too many tasks");
+            // A child this far over its bound may miss it.
+            let _ = tell.try_send(Tell::Gone { task });
+            continue;
+        }
+        let (handle, registration) = AbortHandle::new_pair();
+        running.insert(task, handle);
+        feeds.push(Abortable::new(
+            follow(Arc::clone(&shelf), task, tell.clone()),
+            registration,
+        ));
+    }
+}
+
+/// Tells the child of `task` until there is nothing more to tell. Gives the task back.
+async fn follow(shelf: Arc<dyn Shelf>, task: TaskId, tell: mpsc::Sender<Tell>) -> TaskId {
+    if feed(shelf, task, &tell).await.is_none() {
+        // A child that has left needs no answer.
+        let _ = tell.send(Tell::Gone { task }).await;
+    }
+    task
+}
+
+/// `None` when the task is not, or no more, to be had here.
+async fn feed(shelf: Arc<dyn Shelf>, task: TaskId, tell: &mpsc::Sender<Tell>) -> Option<()> {
+    let mut progress = shelf.follow(task).await?.progress;
+    let mut feed = Feed::new(task);
+    loop {
+        let next = feed.next(&progress.borrow_and_update());
+        match next {
+            Next::Tell(message) => {
+                if tell.send(message).await.is_err() {
+                    return Some(());
+                }
+            }
+            Next::Wait if progress.changed().await.is_ok() => {}
+            // Its driver has left. What is complete stays to be had.
+            Next::Wait if matches!(progress.borrow().stage, Stage::Complete) => return Some(()),
+            Next::Wait | Next::Gone => return None,
+        }
+    }
+}

@@ -1,0 +1,153 @@
+//! The body of one answer: held pieces, read from the store chunk by chunk as the child takes them.
+//!
+//! An answer holds its upload slot until its last chunk was handed on or the child has left.
+
+use std::{io, ops::Range, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
+use hyper::body::Frame;
+use protocol::{PieceIndex, Visibility};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    metrics::{PeerMetrics, Upload},
+    request::PieceRequest,
+};
+use crate::{
+    store::StoredTask,
+    task::{Progress, Stage},
+};
+
+/// Bytes that are read at once; with the upload slots, what uploads take of memory.
+const CHUNK: u64 = 256 * 1024;
+
+pub(super) type UploadBody = UnsyncBoxBody<Bytes, io::Error>;
+
+/// Bytes that may be given out.
+#[derive(Debug)]
+pub(super) struct Held {
+    pub(super) bytes: Range<u64>,
+    file: Arc<StoredTask>,
+}
+
+/// The right to answer one request.
+#[derive(Debug)]
+pub(super) struct Slot {
+    metrics: PeerMetrics,
+    pulse: Arc<Notify>,
+    reads: Arc<Semaphore>,
+    _permit: OwnedSemaphorePermit,
+}
+
+// === impl Held ===
+
+impl Held {
+    /// The bytes that `asked` names, if all of them are held, public and covered by batches.
+    pub(super) fn find(asked: &PieceRequest, progress: &Progress) -> Result<Self, Upload> {
+        let (Some(content), Some(file)) = (&progress.content, &progress.file) else {
+            return Err(Upload::Gone);
+        };
+        let is_over = matches!(progress.stage, Stage::Failed(_)) || file.is_removed();
+        let is_public = content.visibility == Visibility::Public;
+        if is_over || !is_public || content.attempt != asked.attempt {
+            return Err(Upload::Gone);
+        }
+        let bytes = asked.bytes(&content.layout).ok_or(Upload::Malformed)?;
+        let is_held = progress.held.contains_all(asked.pieces.clone());
+        if !is_held || !are_proven(asked, progress) {
+            return Err(Upload::Gone);
+        }
+        Ok(Self {
+            bytes,
+            file: Arc::clone(file),
+        })
+    }
+}
+
+/// Whether public batches of this attempt name every piece that is asked for.
+fn are_proven(asked: &PieceRequest, progress: &Progress) -> bool {
+    let counts = |piece: &PieceIndex| asked.pieces.contains(&piece.0);
+    let proven: protocol::PieceSet = progress
+        .batches
+        .iter()
+        .map(|signed| &signed.batch)
+        .filter(|batch| batch.attempt == asked.attempt && batch.visibility == Visibility::Public)
+        .flat_map(|batch| batch.digests.iter().map(|(piece, _)| *piece))
+        .filter(counts)
+        .collect();
+    proven.len() as usize == asked.pieces.len()
+}
+
+// === impl Slot ===
+
+impl Slot {
+    pub(super) fn new(
+        permit: OwnedSemaphorePermit,
+        metrics: &PeerMetrics,
+        pulse: &Arc<Notify>,
+        reads: &Arc<Semaphore>,
+    ) -> Self {
+        metrics.uploads.inc();
+        Self {
+            metrics: metrics.clone(),
+            pulse: Arc::clone(pulse),
+            reads: Arc::clone(reads),
+            _permit: permit,
+        }
+    }
+
+    /// Takes the next chunk off the front of `held`; `None` once all was taken.
+    async fn read(&self, held: &mut Held) -> io::Result<Option<Bytes>> {
+        self.pulse.notify_one();
+        if held.bytes.is_empty() {
+            return Ok(None);
+        }
+        let end = held.bytes.end.min(held.bytes.start + CHUNK);
+        let chunk = held.bytes.start..end;
+        held.bytes.start = end;
+        let permit = Arc::clone(&self.reads)
+            .acquire_owned()
+            .await
+            .map_err(io::Error::other)?;
+        let file = Arc::clone(&held.file);
+        // The permit goes along: a child that leaves does not make its read end any sooner.
+        let reading = tokio::task::spawn_blocking(move || {
+            let mut buffer = Vec::with_capacity((chunk.end - chunk.start) as usize);
+            let read = file.read(chunk, &mut buffer).map(|()| buffer);
+            drop(permit);
+            read
+        });
+        let bytes = reading
+            .await
+            .map_err(io::Error::other)?
+            .map_err(io::Error::other)?;
+        self.metrics.upload_bytes.inc_by(bytes.len() as u64);
+        Ok(Some(bytes.into()))
+    }
+}
+
+impl Drop for Slot {
+    fn drop(&mut self) {
+        self.metrics.uploads.dec();
+    }
+}
+
+/// A body of the bytes of `held`. Its first chunk is read now, so that a store that fails is known
+/// before the head of the answer is sent.
+pub(super) async fn body(mut held: Held, slot: Slot) -> io::Result<UploadBody> {
+    let first = slot.read(&mut held).await?;
+    let chunks = stream::try_unfold((first, held, slot), |(ready, mut held, slot)| async move {
+        let chunk = match ready {
+            Some(chunk) => Some(chunk),
+            None => slot.read(&mut held).await?,
+        };
+        Ok(chunk.map(|chunk| (Frame::data(chunk), (None, held, slot))))
+    });
+    Ok(StreamBody::new(chunks).boxed_unsync())
+}
+
+pub(super) fn empty() -> UploadBody {
+    Empty::new().map_err(|never| match never {}).boxed_unsync()
+}

@@ -1,0 +1,152 @@
+//! The sessions of this host with its schedulers: opened, kept open, and opened again.
+//!
+//! A task belongs to the scheduler that the ring names for it. Whoever has no open session goes on
+//! without: the callers here never wait for a scheduler that is away.
+
+use std::{sync::Arc, time::Duration};
+
+use protocol::{
+    Down, HostId, Scheduler, TaskId, Up, ring,
+    scheduler::{Hello, Session, TASKS_PER_MESSAGE_MAX},
+};
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+/// A message that the scheduler's full queue does not take in this time is dropped with the session.
+const SEND_TIMEOUT: Duration = Duration::from_secs(2);
+
+/// The pause before a lost session is opened again: doubles from the first to the second.
+const REOPEN_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(10));
+
+/// One scheduler that the configuration or the composition root names.
+#[derive(Debug, Clone)]
+pub struct SchedulerAt {
+    pub id: HostId,
+    pub scheduler: Arc<dyn Scheduler>,
+}
+
+/// What a session brings to this host.
+#[async_trait::async_trait]
+pub(crate) trait Inbox: Send + Sync + std::fmt::Debug {
+    /// The public tasks that are held whole, to be told when a session opens.
+    async fn tasks_held(&self) -> Vec<TaskId>;
+    /// A session is open: whoever is fetching may register again.
+    async fn session_opened(&self);
+    async fn told(&self, down: Down);
+}
+
+/// The senders of all sessions, as far as they are open.
+#[derive(Debug, Clone)]
+pub(crate) struct Sessions {
+    links: Arc<Vec<Link>>,
+}
+
+#[derive(Debug)]
+struct Link {
+    at: SchedulerAt,
+    open: watch::Sender<Option<mpsc::Sender<Up>>>,
+}
+
+// === impl Sessions ===
+
+impl Sessions {
+    pub(crate) fn new(schedulers: Vec<SchedulerAt>) -> Self {
+        let link = |at| Link {
+            at,
+            open: watch::Sender::new(None),
+        };
+        Self {
+            links: Arc::new(schedulers.into_iter().map(link).collect()),
+        }
+    }
+
+    /// Sends `message`, which speaks of `task`, to that task's scheduler. `false` where there is
+    /// no session, or one that does not take it.
+    pub(crate) async fn send(&self, task: TaskId, message: Up) -> bool {
+        let Some(link) = self.link_of(task) else {
+            return false;
+        };
+        let sender = link.open.borrow().clone();
+        match sender {
+            Some(sender) => sender.send_timeout(message, SEND_TIMEOUT).await.is_ok(),
+            None => false,
+        }
+    }
+
+    /// How many sessions are open, of how many.
+    pub(crate) fn count(&self) -> (usize, usize) {
+        let open = self
+            .links
+            .iter()
+            .filter(|link| link.open.borrow().is_some())
+            .count();
+        (open, self.links.len())
+    }
+
+    /// Keeps every session open until `shutdown`.
+    pub(crate) async fn run(
+        self,
+        hello: Hello,
+        inbox: Arc<dyn Inbox>,
+        shutdown: CancellationToken,
+    ) {
+        let keep = |index: usize| self.keep_open(index, hello.clone(), inbox.clone());
+        let all = futures_util::future::join_all((0..self.links.len()).map(keep));
+        shutdown.run_until_cancelled(all).await;
+        for link in self.links.iter() {
+            link.open.send_replace(None);
+        }
+    }
+
+    fn link_of(&self, task: TaskId) -> Option<&Link> {
+        let open = || {
+            self.links
+                .iter()
+                .filter(|link| link.open.borrow().is_some())
+        };
+        let id = ring::responsible(task, open().map(|link| &link.at.id))?;
+        self.links.iter().find(|link| link.at.id == *id)
+    }
+
+    async fn keep_open(&self, index: usize, hello: Hello, inbox: Arc<dyn Inbox>) {
+        let link = &self.links[index];
+        let mut pause = REOPEN_PAUSE.0;
+        loop {
+            match link.at.scheduler.open(hello.clone()).await {
+                Ok(session) => {
+                    tracing::info!(scheduler = %link.at.id, "session open");
+                    pause = REOPEN_PAUSE.0;
+                    serve(link, session, inbox.as_ref()).await;
+                    tracing::warn!(scheduler = %link.at.id, "session lost; opening it again");
+                }
+                Err(error) => {
+                    tracing::warn!(scheduler = %link.at.id, %error, retry_in = ?pause, "no session");
+                }
+            }
+            link.open.send_replace(None);
+            tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
+            pause = (pause * 2).min(REOPEN_PAUSE.1);
+        }
+    }
+}
+
+/// Announces what is held, then hands on what the scheduler says until the session ends.
+async fn serve(link: &Link, mut session: Session, inbox: &dyn Inbox) {
+    for tasks in inbox.tasks_held().await.chunks(TASKS_PER_MESSAGE_MAX) {
+        if session
+            .up
+            .send(Up::Held {
+                tasks: tasks.to_vec(),
+            })
+            .await
+            .is_err()
+        {
+            return;
+        }
+    }
+    link.open.send_replace(Some(session.up));
+    inbox.session_opened().await;
+    while let Some(down) = session.down.recv().await {
+        inbox.told(down).await;
+    }
+}

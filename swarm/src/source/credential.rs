@@ -1,0 +1,130 @@
+//! A caller's own `Authorization`, kept from every log.
+//!
+//! Lives in memory only. What must be remembered about one is its keyed fingerprint.
+
+use std::{fmt, sync::LazyLock};
+
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use http::HeaderValue;
+
+/// The value of an `Authorization` header.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Credential {
+    value: HeaderValue,
+    scheme: Scheme,
+}
+
+/// What may be remembered of a credential: tells two apart, and tells nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Fingerprint([u8; 32]);
+
+/// How a credential is used.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Scheme {
+    Basic,
+    Bearer,
+    Other,
+}
+
+/// A new key for each process: fingerprints written down anywhere mean nothing elsewhere.
+static FINGERPRINT_KEY: LazyLock<[u8; 32]> = LazyLock::new(rand::random);
+
+// === impl Credential ===
+
+impl Credential {
+    /// The credential in an `Authorization` header. `None` for one that says nobody: an empty
+    /// value, or Basic with neither user nor password (`Og==`), which some clients send always.
+    pub fn from_header(value: &HeaderValue) -> Option<Self> {
+        let text = value.to_str().ok()?.trim();
+        let (scheme, rest) = text.split_once(' ')?;
+        let rest = rest.trim();
+        let scheme = match scheme.to_ascii_lowercase().as_str() {
+            "basic" => Scheme::Basic,
+            "bearer" => Scheme::Bearer,
+            _ => Scheme::Other,
+        };
+        let nobody = scheme == Scheme::Basic
+            && BASE64_STANDARD
+                .decode(rest)
+                .is_ok_and(|decoded| decoded == b":");
+        if rest.is_empty() || nobody {
+            return None;
+        }
+        let mut value = HeaderValue::from_str(text).ok()?;
+        value.set_sensitive(true);
+        Some(Self { value, scheme })
+    }
+
+    pub fn fingerprint(&self) -> Fingerprint {
+        Fingerprint(*blake3::keyed_hash(&FINGERPRINT_KEY, self.value.as_bytes()).as_bytes())
+    }
+
+    pub fn scheme(&self) -> Scheme {
+        self.scheme
+    }
+
+    /// The header, marked sensitive: for the registry's own host, or for its token server.
+    pub(super) fn header(&self) -> &HeaderValue {
+        &self.value
+    }
+}
+
+impl fmt::Debug for Credential {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Credential({:?}, hidden)", self.scheme)
+    }
+}
+
+impl fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Fingerprint")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn credential(text: &str) -> Option<Credential> {
+        Credential::from_header(&HeaderValue::from_str(text).unwrap())
+    }
+
+    #[test]
+    fn nobody_is_no_credential() {
+        for text in [
+            "",
+            "Basic",
+            "Basic ",
+            "Basic Og==",
+            "basic  Og==",
+            "Bearer ",
+        ] {
+            assert!(credential(text).is_none(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_scheme_is_read_in_any_case() {
+        assert_eq!(credential("bAsIc dTpw").unwrap().scheme(), Scheme::Basic);
+        assert_eq!(credential("bearer abc").unwrap().scheme(), Scheme::Bearer);
+        assert_eq!(credential("Negotiate abc").unwrap().scheme(), Scheme::Other);
+    }
+
+    #[test]
+    fn nothing_of_it_is_shown() {
+        let shown = format!(
+            "{:?} {:?}",
+            credential("Basic dTpw"),
+            credential("Basic dTpw").unwrap().fingerprint()
+        );
+        assert!(!shown.contains("dTpw"), "{shown}");
+        assert!(!format!("{:?}", credential("Basic dTpw").unwrap().header()).contains("dTpw"));
+    }
+
+    #[test]
+    fn fingerprints_tell_credentials_apart() {
+        let fingerprint = |text| credential(text).unwrap().fingerprint();
+        assert_eq!(fingerprint("Basic dTpw"), fingerprint("Basic dTpw"));
+        assert_ne!(fingerprint("Basic dTpw"), fingerprint("Bearer dTpw"));
+    }
+}

@@ -1,0 +1,277 @@
+//! Sends one request to one URL, over a connection that was judged.
+//!
+//! Two pools of connections: one for what the operator wrote down, one for where redirects and
+//! token servers lead. A connection made with more trust is never used with less.
+
+use std::{error::Error as _, sync::Arc};
+
+use bytes::Bytes;
+use futures_util::stream;
+use http::{HeaderMap, header};
+use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
+use rustls_pki_types::CertificateDer;
+use rustls_platform_verifier::Verifier;
+use tokio::{sync::OwnedSemaphorePermit, time::timeout};
+use url::{Host, Url};
+
+use super::{
+    address::judge,
+    error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, SourceError},
+    metrics::SourceMetrics,
+    registry::{Authority, RegistryConfig, SourceConfigError, Timeouts},
+    request::{Body, Method},
+    resolve::{ForbiddenName, JudgedNames, Names, Reach, Rule},
+};
+
+/// The ways to one registry. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Dialer {
+    /// What may be connected to whatever its address is.
+    written: Arc<[Authority]>,
+    to_written: reqwest::Client,
+    to_found: reqwest::Client,
+    reach: Arc<Reach>,
+    timeouts: Timeouts,
+    metrics: SourceMetrics,
+}
+
+/// What all dialers share.
+#[derive(Clone)]
+pub(super) struct Shared {
+    pub(super) names: Arc<dyn Names>,
+    pub(super) timeouts: Timeouts,
+    pub(super) metrics: SourceMetrics,
+}
+
+/// Idle connections kept to one host.
+const IDLE_CONNECTIONS_MAX: usize = 16;
+
+// === impl Dialer ===
+
+impl Dialer {
+    /// The ways to any registry that has no entry in the configuration.
+    pub(super) fn to_public(shared: &Shared) -> Result<Self, SourceConfigError> {
+        let reach = Arc::<Reach>::default();
+        let client = client(
+            shared,
+            Rule::Found {
+                reach: Arc::clone(&reach),
+            },
+            &[],
+        )?;
+        Ok(Self {
+            written: Arc::new([]),
+            to_written: client.clone(),
+            to_found: client,
+            reach,
+            timeouts: shared.timeouts,
+            metrics: shared.metrics.clone(),
+        })
+    }
+
+    pub(super) fn to_configured(
+        shared: &Shared,
+        config: &RegistryConfig,
+    ) -> Result<Self, SourceConfigError> {
+        let reach = Arc::<Reach>::default();
+        match config.endpoint.host() {
+            Some(Host::Ipv4(address)) => reach.endpoint_is_at(address.into()),
+            Some(Host::Ipv6(address)) => reach.endpoint_is_at(address.into()),
+            Some(Host::Domain(_)) | None => {}
+        }
+        let endpoint_host = config.endpoint.host_str().unwrap_or_default().to_owned();
+        let written = Rule::Written {
+            endpoint_host,
+            reach: Arc::clone(&reach),
+        };
+        let found = Rule::Found {
+            reach: Arc::clone(&reach),
+        };
+        Ok(Self {
+            written: Authority::of(&config.endpoint)
+                .into_iter()
+                .chain(config.also_trust.iter().cloned())
+                .collect(),
+            to_written: client(shared, written, &config.ca)?,
+            to_found: client(shared, found, &config.ca)?,
+            reach,
+            timeouts: shared.timeouts,
+            metrics: shared.metrics.clone(),
+        })
+    }
+
+    /// The head of the answer to one request. No redirect is followed.
+    pub(super) async fn send(
+        &self,
+        method: Method,
+        url: &Url,
+        headers: HeaderMap,
+    ) -> Result<reqwest::Response, SourceError> {
+        let client = self.client_for(url)?;
+        let request = match method {
+            Method::Get => client.get(url.clone()),
+            Method::Head => client.head(url.clone()),
+        };
+        let waited = self.timeouts.response;
+        let answered = match timeout(waited, request.headers(headers).send()).await {
+            Ok(answered) => answered.map_err(|error| failed(url, &error)),
+            Err(_) => Err(SourceError::Stalled {
+                awaited: Awaited::Headers,
+                waited,
+            }),
+        };
+        match &answered {
+            Ok(response) => self.metrics.answered(response.status()),
+            Err(_) => self.metrics.unanswered(),
+        }
+        answered
+    }
+
+    /// The body of an answer. `slot` is given back when it ends or is dropped.
+    pub(super) fn body(
+        &self,
+        response: reqwest::Response,
+        slot: Option<OwnedSemaphorePermit>,
+    ) -> Body {
+        let waited = self.timeouts.stall;
+        let metrics = self.metrics.clone();
+        // The watchdog runs only while someone waits for the next chunk: a slow reader is no
+        // stalled upstream.
+        Body::new(stream::unfold(
+            Some((response, slot, metrics)),
+            move |state| async move {
+                let (mut response, slot, metrics) = state?;
+                match timeout(waited, response.chunk()).await {
+                    Ok(Ok(Some(chunk))) => {
+                        metrics.received(chunk.len());
+                        Some((Ok(chunk), Some((response, slot, metrics))))
+                    }
+                    Ok(Ok(None)) => None,
+                    Ok(Err(_)) => Some((Err(SourceError::Interrupted), None)),
+                    Err(_) => Some((
+                        Err(SourceError::Stalled {
+                            awaited: Awaited::Body,
+                            waited,
+                        }),
+                        None,
+                    )),
+                }
+            },
+        ))
+    }
+
+    /// An answer that is no success. What cannot be read of its body is left out.
+    pub(super) async fn answer(&self, response: reqwest::Response, by: AnsweredBy) -> Answer {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = self.body(response, None).collect(ANSWER_LEN_MAX).await;
+        Answer {
+            status,
+            headers,
+            body: body.unwrap_or_else(|_| Bytes::new()),
+            by,
+        }
+    }
+
+    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, SourceError> {
+        let authority = Authority::of(url).ok_or(SourceError::Malformed("a URL without a host"))?;
+        if self.written.contains(&authority) {
+            return Ok(&self.to_written);
+        }
+        // Names are judged when they are resolved; an address is never resolved.
+        let address = match authority.host {
+            Host::Ipv4(address) => address.into(),
+            Host::Ipv6(address) => address.into(),
+            Host::Domain(_) => return Ok(&self.to_found),
+        };
+        match judge(address, self.reach.trust()) {
+            Ok(()) => Ok(&self.to_found),
+            Err(class) => Err(SourceError::Forbidden {
+                host: address.to_string(),
+                class,
+            }),
+        }
+    }
+}
+
+fn client(
+    shared: &Shared,
+    rule: Rule,
+    ca: &[CertificateDer<'static>],
+) -> Result<reqwest::Client, SourceConfigError> {
+    let names = JudgedNames {
+        names: Arc::clone(&shared.names),
+        rule,
+    };
+    reqwest::Client::builder()
+        .tls_backend_preconfigured(tls(ca)?)
+        .dns_resolver(Arc::new(names))
+        .redirect(reqwest::redirect::Policy::none())
+        .retry(reqwest::retry::never())
+        .no_proxy()
+        .http1_only()
+        .tcp_nodelay(true)
+        .connect_timeout(shared.timeouts.connect)
+        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
+        .user_agent(concat!("darter/", env!("CARGO_PKG_VERSION")))
+        .default_headers(
+            [(
+                header::ACCEPT_ENCODING,
+                http::HeaderValue::from_static("identity"),
+            )]
+            .into_iter()
+            .collect(),
+        )
+        .build()
+        .map_err(|error| problem(&error))
+}
+
+/// TLS with the system's authorities and those in `ca`. A system without any is no reason not
+/// to start: nothing is then reached by TLS, and the error says why.
+fn tls(ca: &[CertificateDer<'static>]) -> Result<ClientConfig, SourceConfigError> {
+    let provider = Arc::new(aws_lc_rs::default_provider());
+    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
+        .with_safe_default_protocol_versions()
+        .map_err(|error| problem(&error))?;
+    let mut config = match Verifier::new_with_extra_roots(ca.iter().cloned(), provider) {
+        Ok(verifier) => builder
+            .dangerous()
+            .with_custom_certificate_verifier(Arc::new(verifier))
+            .with_no_client_auth(),
+        Err(error) if !ca.is_empty() => return Err(problem(&error)),
+        Err(error) => {
+            tracing::warn!(%error, "no upstream can be reached by TLS");
+            builder
+                .with_root_certificates(RootCertStore::empty())
+                .with_no_client_auth()
+        }
+    };
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(config)
+}
+
+fn problem(error: &dyn std::error::Error) -> SourceConfigError {
+    SourceConfigError {
+        key: "proxy.registry".to_owned(),
+        problem: format!("TLS cannot be set up: {error}"),
+    }
+}
+
+/// What a failed request means. The URL, whose query may be a signature, stays out of it.
+fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+    let mut reason = "the connection failed".to_owned();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(ForbiddenName { host, class }) = error.downcast_ref() {
+            return SourceError::Forbidden {
+                host: host.clone(),
+                class: *class,
+            };
+        }
+        reason = error.to_string();
+        cause = error.source();
+    }
+    SourceError::Unreachable {
+        host: url.host_str().unwrap_or_default().to_owned(),
+        reason,
+    }
+}

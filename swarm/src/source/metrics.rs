@@ -1,0 +1,135 @@
+//! What is counted at the upstream side. No label carries a name that a caller chose.
+
+use http::StatusCode;
+use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+
+use super::error::SourceError;
+
+/// Counters of one process. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct SourceMetrics {
+    requests: IntCounterVec,
+    bytes: IntCounter,
+    retries: IntCounterVec,
+    token_fetches: IntCounterVec,
+}
+
+/// How the fetch of a token ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TokenFetch {
+    Granted,
+    Refused,
+    Failed,
+}
+
+// === impl SourceMetrics ===
+
+impl SourceMetrics {
+    /// The counters, registered. Fails when they already are.
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let metrics = Self {
+            requests: IntCounterVec::new(
+                Opts::new(
+                    "darter_source_requests_total",
+                    "Requests to upstreams, by class of the answer",
+                ),
+                &["class"],
+            )?,
+            bytes: IntCounter::new(
+                "darter_source_bytes_total",
+                "Bytes of bodies received from upstreams",
+            )?,
+            retries: IntCounterVec::new(
+                Opts::new(
+                    "darter_source_retries_total",
+                    "Requests to upstreams repeated, by what had failed",
+                ),
+                &["reason"],
+            )?,
+            token_fetches: IntCounterVec::new(
+                Opts::new(
+                    "darter_source_token_fetches_total",
+                    "Requests to token servers, by outcome",
+                ),
+                &["outcome"],
+            )?,
+        };
+        registry.register(Box::new(metrics.requests.clone()))?;
+        registry.register(Box::new(metrics.bytes.clone()))?;
+        registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.token_fetches.clone()))?;
+        Ok(metrics)
+    }
+
+    pub(super) fn answered(&self, status: StatusCode) {
+        let class = match status.as_u16() {
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        self.requests.with_label_values(&[class]).inc();
+    }
+
+    pub(super) fn unanswered(&self) {
+        self.requests.with_label_values(&["none"]).inc();
+    }
+
+    pub(super) fn received(&self, bytes: usize) {
+        self.bytes.inc_by(bytes as u64);
+    }
+
+    pub(super) fn retried(&self, error: &SourceError) {
+        let reason = match error {
+            SourceError::Unreachable { .. } => "unreachable",
+            SourceError::Stalled { .. } => "stalled",
+            SourceError::RateLimited { .. } => "rate_limited",
+            SourceError::Interrupted => "interrupted",
+            SourceError::Status(_) | SourceError::Refused(_) => "status",
+            SourceError::NotAllowed(_)
+            | SourceError::Forbidden { .. }
+            | SourceError::Redirect(_)
+            | SourceError::Malformed(_) => "other",
+        };
+        self.retries.with_label_values(&[reason]).inc();
+    }
+
+    pub(super) fn token_fetched(&self, outcome: TokenFetch) {
+        let outcome = match outcome {
+            TokenFetch::Granted => "granted",
+            TokenFetch::Refused => "refused",
+            TokenFetch::Failed => "failed",
+        };
+        self.token_fetches.with_label_values(&[outcome]).inc();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_metrics_are_these() {
+        let registry = Registry::new();
+        let metrics = SourceMetrics::register(&registry).unwrap();
+        metrics.answered(StatusCode::OK);
+        metrics.unanswered();
+        metrics.retried(&SourceError::Interrupted);
+        metrics.token_fetched(TokenFetch::Granted);
+        let names: Vec<String> = registry
+            .gather()
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect();
+        assert_eq!(
+            names,
+            [
+                "darter_source_bytes_total",
+                "darter_source_requests_total",
+                "darter_source_retries_total",
+                "darter_source_token_fetches_total",
+            ]
+        );
+        assert!(SourceMetrics::register(&registry).is_err());
+    }
+}

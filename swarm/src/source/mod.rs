@@ -1,0 +1,41 @@
+//! The upstream side: asks registries, and gives their content with the right to it that was used.
+//!
+//! Anonymous first: a caller's credential is used only after the registry refused to answer
+//! without one, and [`Access`] says which it was. Connections are judged by the address really
+//! connected to. Nothing in here verifies content: the engine does, by digest.
+
+mod address;
+mod challenge;
+mod client;
+mod clock;
+mod credential;
+mod dial;
+mod error;
+mod fetch;
+mod metrics;
+mod pattern;
+mod range;
+mod redirect;
+mod refusal;
+mod registry;
+mod request;
+mod resolve;
+mod retry;
+mod token;
+mod upstream;
+
+pub use address::AddressClass;
+pub use client::Upstreams;
+pub use credential::{Credential, Fingerprint, Scheme};
+pub use error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, RedirectFault, SourceError};
+pub use fetch::{Fetch, FetchRequest, MANIFEST_LEN_MAX};
+pub use metrics::SourceMetrics;
+pub use pattern::{Pattern, PatternError, WELL_KNOWN};
+pub use range::{ByteRange, ContentRange};
+pub use registry::{
+    Authority, Config, RawRegistry, RegistryConfig, SourceConfigError, Timeouts, check,
+};
+pub use request::{
+    Access, Body, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse,
+};
+pub use resolve::{Names, SystemNames};

@@ -1,0 +1,333 @@
+//! Which registries may be asked, and where each of them is.
+//!
+//! Pure: files are read by the caller of [`check`]. Plain HTTP and addresses that are not
+//! everybody's are reached only through an entry of the configuration.
+
+use std::{
+    collections::HashMap,
+    io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use protocol::RegistryName;
+use rustls_pki_types::{CertificateDer, pem::PemObject};
+use serde::{Deserialize, Serialize};
+use url::Url;
+
+use super::pattern::{self, Pattern};
+
+/// One `[[proxy.registry]]` of the configuration file.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawRegistry {
+    /// As image names spell it.
+    pub name: String,
+    /// `https://<name>` when empty.
+    pub endpoint: String,
+    /// A PEM file of authorities trusted for this registry besides the system's; none when empty.
+    pub ca: PathBuf,
+}
+
+/// The registries and time-outs of the source, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub registries: HashMap<RegistryName, RegistryConfig>,
+    pub allow: Vec<Pattern>,
+    pub timeouts: Timeouts,
+}
+
+/// One registry that the operator named.
+#[derive(Debug, Clone)]
+pub struct RegistryConfig {
+    pub endpoint: Url,
+    /// Further places that may be connected to whatever their address is. The endpoint is one.
+    pub also_trust: Vec<Authority>,
+    pub ca: Vec<CertificateDer<'static>>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Timeouts {
+    /// From the name to the end of the TLS handshake.
+    pub connect: Duration,
+    /// From the request to the head of the response.
+    pub response: Duration,
+    /// Between two pieces of a body.
+    pub stall: Duration,
+    /// The pause before the first retry; later ones are longer.
+    pub backoff: Duration,
+}
+
+/// Where a URL connects to, as written: host in lower case, and port.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Authority {
+    pub host: url::Host<String>,
+    pub port: u16,
+}
+
+/// A value that parses but cannot be run with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct SourceConfigError {
+    pub key: String,
+    pub problem: String,
+}
+
+const DOCKER_HUB: &str = "docker.io";
+const DOCKER_HUB_ENDPOINT: &str = "https://registry-1.docker.io";
+
+/// The checked configuration, or every problem in it. `read` gives the bytes of a file.
+pub fn check(
+    registries: &[RawRegistry],
+    allow: &[String],
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Config, Vec<SourceConfigError>> {
+    let mut problems = Vec::new();
+    let mut checked = HashMap::new();
+    for (index, raw) in registries.iter().enumerate() {
+        let mut problem = |key: &str, problem: String| {
+            let name = if raw.name.is_empty() {
+                index.to_string()
+            } else {
+                raw.name.clone()
+            };
+            problems.push(SourceConfigError {
+                key: format!("proxy.registry[{name}].{key}"),
+                problem,
+            });
+        };
+        let name = raw
+            .name
+            .parse::<RegistryName>()
+            .map_err(|error| problem("name", error.to_string()));
+        let ca = authorities(&raw.ca, &read).map_err(|error| problem("ca", error));
+        let Ok(name) = name else { continue };
+        let endpoint = endpoint(&name, &raw.endpoint).map_err(|error| problem("endpoint", error));
+        let (Ok(endpoint), Ok(ca)) = (endpoint, ca) else {
+            continue;
+        };
+        let config = RegistryConfig {
+            endpoint,
+            also_trust: Vec::new(),
+            ca,
+        };
+        if checked.insert(name, config).is_some() {
+            problem("name", "is configured twice".to_owned());
+        }
+    }
+    let mut patterns = Vec::new();
+    for text in allow {
+        match text.parse() {
+            Ok(pattern) => patterns.push(pattern),
+            Err(error) => {
+                problems.push(SourceConfigError {
+                    key: format!("proxy.allow[{text}]"),
+                    problem: format!("{error}"),
+                });
+            }
+        }
+    }
+    if problems.is_empty() {
+        Ok(Config {
+            registries: checked,
+            allow: patterns,
+            timeouts: Timeouts::default(),
+        })
+    } else {
+        Err(problems)
+    }
+}
+
+// === impl Config ===
+
+impl Default for Config {
+    /// The well-known registries alone.
+    fn default() -> Self {
+        Self {
+            registries: HashMap::new(),
+            allow: Vec::new(),
+            timeouts: Timeouts::default(),
+        }
+    }
+}
+
+impl Config {
+    pub fn allowed(&self, registry: &RegistryName) -> bool {
+        self.registries.contains_key(registry)
+            || pattern::is_well_known(registry)
+            || self.allow.iter().any(|pattern| pattern.matches(registry))
+    }
+}
+
+// === impl Timeouts ===
+
+impl Default for Timeouts {
+    fn default() -> Self {
+        Self {
+            connect: Duration::from_secs(5),
+            response: Duration::from_secs(30),
+            stall: Duration::from_secs(30),
+            backoff: Duration::from_millis(100),
+        }
+    }
+}
+
+// === impl Authority ===
+
+impl Authority {
+    /// `None` for a URL that is neither `http` nor `https`.
+    pub fn of(url: &Url) -> Option<Self> {
+        Some(Self {
+            host: url.host()?.to_owned(),
+            port: url.port_or_known_default()?,
+        })
+    }
+}
+
+/// Where a registry is that no entry says anything else of.
+pub(super) fn default_endpoint(name: &RegistryName) -> Result<Url, String> {
+    if name.as_str() == DOCKER_HUB {
+        return parse_endpoint(DOCKER_HUB_ENDPOINT);
+    }
+    parse_endpoint(&format!("https://{name}"))
+}
+
+fn endpoint(name: &RegistryName, text: &str) -> Result<Url, String> {
+    if text.is_empty() {
+        default_endpoint(name)
+    } else {
+        parse_endpoint(text)
+    }
+}
+
+fn parse_endpoint(text: &str) -> Result<Url, String> {
+    let mut url = Url::parse(text).map_err(|error| format!("is no URL: {error}"))?;
+    if !matches!(url.scheme(), "http" | "https") || !url.has_host() {
+        return Err("must be http://host[:port] or https://host[:port]".to_owned());
+    }
+    let credential = !url.username().is_empty() || url.password().is_some();
+    if credential || url.query().is_some() || url.fragment().is_some() {
+        return Err("must have no user, query or fragment".to_owned());
+    }
+    if !url.path().ends_with('/') {
+        let path = format!("{}/", url.path());
+        url.set_path(&path);
+    }
+    Ok(url)
+}
+
+fn authorities(
+    path: &Path,
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Vec<CertificateDer<'static>>, String> {
+    if path.as_os_str().is_empty() {
+        return Ok(Vec::new());
+    }
+    let pem = read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
+    match certificates {
+        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
+        Ok(_) => Err(format!("{} holds no certificate", path.display())),
+        Err(error) => Err(format!("{} is no PEM file: {error}", path.display())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn raw(name: &str, endpoint: &str) -> RawRegistry {
+        RawRegistry {
+            name: name.to_owned(),
+            endpoint: endpoint.to_owned(),
+            ca: PathBuf::new(),
+        }
+    }
+
+    fn no_file(_: &Path) -> io::Result<Vec<u8>> {
+        Err(io::ErrorKind::NotFound.into())
+    }
+
+    #[track_caller]
+    fn endpoint_of(name: &str, text: &str, expect: &str) {
+        let config = check(&[raw(name, text)], &[], no_file).unwrap();
+        let endpoint = &config.registries[&name.parse().unwrap()].endpoint;
+        assert_eq!(endpoint.as_str(), expect);
+    }
+
+    #[test]
+    fn the_endpoint_is_the_name_unless_said() {
+        endpoint_of("r.example:5000", "", "https://r.example:5000/");
+        endpoint_of(
+            "r.example:5000",
+            "http://127.0.0.1:5000",
+            "http://127.0.0.1:5000/",
+        );
+        endpoint_of("docker.io", "", "https://registry-1.docker.io/");
+        endpoint_of(
+            "docker.io",
+            "https://m.example/hub",
+            "https://m.example/hub/",
+        );
+        endpoint_of("[::1]:5000", "", "https://[::1]:5000/");
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let mut missing_ca = raw("c.example", "");
+        missing_ca.ca = PathBuf::from("/none.pem");
+        let registries = [
+            raw("", ""),
+            raw("a/b", ""),
+            raw("a.example", "ftp://a"),
+            raw("b.example", "https://u:p@b"),
+            missing_ca,
+            raw("d.example", ""),
+            raw("D.example", ""),
+        ];
+        let told = check(&registries, &["*".to_owned()], no_file).unwrap_err();
+        let keys: Vec<&str> = told.iter().map(|error| error.key.as_str()).collect();
+        assert_eq!(
+            keys,
+            [
+                "proxy.registry[0].name",
+                "proxy.registry[a/b].name",
+                "proxy.registry[a.example].endpoint",
+                "proxy.registry[b.example].endpoint",
+                "proxy.registry[c.example].ca",
+                "proxy.registry[D.example].name",
+                "proxy.allow[*]",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_configured_or_well_known_is_allowed() {
+        let config = check(
+            &[raw("localhost:5000", "")],
+            &["*.corp.example".to_owned()],
+            no_file,
+        )
+        .unwrap();
+        let allowed = |name: &str| config.allowed(&name.parse().unwrap());
+        for name in [
+            "localhost:5000",
+            "docker.io",
+            "ghcr.io",
+            "eu.gcr.io",
+            "a.b.corp.example",
+        ] {
+            assert!(allowed(name), "{name}");
+        }
+        for name in [
+            "localhost:5001",
+            "localhost",
+            "evil.example",
+            "corp.example",
+            "ghcr.io:8443",
+            "xghcr.io",
+        ] {
+            assert!(!allowed(name), "{name}");
+        }
+    }
+}

@@ -1,0 +1,394 @@
+//! The attempt that a driver works on: its content, its file, and the digests that prove it.
+//!
+//! Invariant: a piece is told to others only after a signed batch that covers it; private content
+//! is never signed, so it is never told.
+
+use std::{ops::Range, sync::Arc};
+
+use protocol::{
+    AttemptId, Content, ContentKind, HostId, Identity, Layout, Origin, PieceBatch, PieceDigest,
+    PieceIndex, PieceSet, SignedBatch, TaskId, Visibility,
+    batch::BATCH_PIECES_MAX,
+    scheduler::{Failure, Outcome},
+};
+use tokio::sync::watch;
+
+use super::{
+    Progress, SharedBatch, TaskFailure,
+    source_run::{Answer, Place},
+};
+use crate::{
+    source::Access,
+    store::{Store, StoreError, StoredTask},
+};
+
+/// One try at a task.
+#[derive(Debug)]
+pub(crate) struct Attempt {
+    task: TaskId,
+    id: AttemptId,
+    content: Option<Content>,
+    file: Option<Arc<StoredTask>>,
+    /// Found in the store, and neither the source nor a parent has confirmed it yet.
+    is_unconfirmed: bool,
+    held: PieceSet,
+    digests: Vec<Option<PieceDigest>>,
+    covered: PieceSet,
+    unsigned: Vec<(PieceIndex, PieceDigest)>,
+    batches: Vec<SharedBatch>,
+    partial: Range<u64>,
+    from_source: PieceSet,
+    fetcher: Option<HostId>,
+}
+
+/// What the source, or a parent, says that the attempt is.
+#[derive(Debug)]
+pub(crate) struct Begin {
+    /// `None` from the source, which knows nothing of attempts.
+    pub(crate) attempt: Option<AttemptId>,
+    pub(crate) layout: Layout,
+    pub(crate) media_type: Option<String>,
+    pub(crate) visibility: Visibility,
+}
+
+// === impl Begin ===
+
+impl Begin {
+    pub(crate) fn from_source(answer: &Answer, origin: &Origin) -> Self {
+        Self {
+            attempt: None,
+            layout: Layout::for_size(answer.size),
+            media_type: answer.media_type.clone(),
+            visibility: match answer.access {
+                Access::Anonymous => Visibility::Public,
+                Access::Caller => Visibility::Private {
+                    origins: vec![origin.registry.clone()],
+                },
+            },
+        }
+    }
+}
+
+// === impl Attempt ===
+
+impl Attempt {
+    pub(crate) fn new(task: TaskId) -> Self {
+        Self {
+            task,
+            id: AttemptId(rand::random()),
+            content: None,
+            file: None,
+            is_unconfirmed: false,
+            held: PieceSet::default(),
+            digests: Vec::new(),
+            covered: PieceSet::default(),
+            unsigned: Vec::new(),
+            batches: Vec::new(),
+            partial: 0..0,
+            from_source: PieceSet::default(),
+            fetcher: None,
+        }
+    }
+
+    /// Takes up what the store has of the task, from before.
+    pub(crate) async fn load(&mut self, store: &Store, identity: &Identity) {
+        let (store, task) = (store.clone(), self.task);
+        let found = tokio::task::spawn_blocking(move || store.lookup(task)).await;
+        let Ok(Some(file)) = found else { return };
+        let content = file.content();
+        // What is private is had anew, so that the upstream says who may.
+        if content.layout.size().is_none() || content.visibility != Visibility::Public {
+            return;
+        }
+        self.id = content.attempt;
+        self.held = file.held();
+        for piece in self.held.clone().iter() {
+            if let Some(digest) = file.digest_of(piece) {
+                self.know(piece, digest);
+            }
+        }
+        self.batches = valid_batches(&file, &content, identity);
+        let covered = self.batches.iter().flat_map(|batch| &batch.batch.digests);
+        self.covered = covered.map(|(piece, _)| *piece).collect();
+        self.content = Some(content);
+        self.file = Some(file);
+        self.is_unconfirmed = true;
+    }
+
+    /// Makes the place for the attempt that `begin` tells of, or goes on with the one there is.
+    pub(crate) async fn begin(
+        &mut self,
+        store: &Store,
+        kind: ContentKind,
+        begin: Begin,
+    ) -> Result<Place, TaskFailure> {
+        if let (Some(content), Some(file)) = (&self.content, &self.file) {
+            let is_same = begin.attempt.is_none_or(|attempt| attempt == self.id)
+                && begin.layout.size() == content.layout.size()
+                && (begin.visibility == content.visibility || !self.is_unconfirmed);
+            if is_same {
+                self.is_unconfirmed = false;
+                return Ok(Place {
+                    file: file.clone(),
+                    layout: content.layout,
+                });
+            }
+            if !self.is_unconfirmed {
+                return Err(TaskFailure::Corrupt);
+            }
+        }
+        let fresh = Self::new(self.task);
+        let fetcher = self.fetcher.take();
+        *self = Self {
+            id: begin.attempt.unwrap_or(fresh.id),
+            fetcher,
+            ..fresh
+        };
+        let content = Content {
+            attempt: self.id,
+            layout: begin.layout,
+            media_type: begin.media_type,
+            visibility: begin.visibility,
+        };
+        let (store, task, wanted) = (store.clone(), self.task, content.clone());
+        let made = tokio::task::spawn_blocking(move || store.create(task, kind, &wanted)).await;
+        let file = match made {
+            Ok(Ok(file)) => file,
+            Ok(Err(error)) => return Err(TaskFailure::of_store(&error)),
+            Err(_) => return Err(TaskFailure::Cancelled),
+        };
+        let place = Place {
+            file: file.clone(),
+            layout: content.layout,
+        };
+        self.content = Some(content);
+        self.file = Some(file);
+        Ok(place)
+    }
+
+    pub(crate) fn id(&self) -> AttemptId {
+        self.id
+    }
+
+    pub(crate) fn layout(&self) -> Option<Layout> {
+        self.content.as_ref().map(|content| content.layout)
+    }
+
+    pub(crate) fn piece_count(&self) -> Option<u32> {
+        self.layout().and_then(|layout| layout.piece_count())
+    }
+
+    pub(crate) fn held(&self) -> &PieceSet {
+        &self.held
+    }
+
+    pub(crate) fn place(&self) -> Option<Place> {
+        let layout = self.layout()?;
+        self.file.clone().map(|file| Place { file, layout })
+    }
+
+    /// Whether it may be told to other hosts; unknown content is not private yet.
+    pub(crate) fn is_private(&self) -> bool {
+        let visibility = self.content.as_ref().map(|content| &content.visibility);
+        matches!(visibility, Some(Visibility::Private { .. }))
+    }
+
+    /// The host to whom the scheduler granted the source, beside the seeds.
+    pub(crate) fn grant_to(&mut self, fetcher: Option<HostId>) {
+        if fetcher.is_some() {
+            self.fetcher = fetcher;
+        }
+    }
+
+    pub(crate) fn fetcher(&self) -> Option<&HostId> {
+        self.fetcher.as_ref()
+    }
+
+    /// The digest of the whole holds: nobody else need confirm what the store had.
+    pub(crate) fn confirm(&mut self) {
+        self.is_unconfirmed = false;
+    }
+
+    pub(crate) fn wrote(&mut self, offset: u64) {
+        if let Some(layout) = self.layout() {
+            self.partial = layout.bytes_of(layout.piece_at(offset)).start..offset;
+        }
+    }
+
+    /// This host's own fetch brought `piece`: it is to be signed.
+    pub(crate) fn fetched(&mut self, piece: PieceIndex, digest: PieceDigest) {
+        self.know(piece, digest);
+        self.from_source.insert(piece);
+        if !self.covered.contains(piece) {
+            self.unsigned.push((piece, digest));
+        }
+    }
+
+    pub(crate) fn has(&mut self, piece: PieceIndex) {
+        self.held.insert(piece);
+    }
+
+    pub(crate) fn lost(&mut self, piece: PieceIndex) {
+        self.held.remove(piece);
+    }
+
+    /// A body that began with no size is over; its layout, if it was such a body.
+    pub(crate) fn ended_at(&mut self, size: u64) -> Option<Layout> {
+        let content = self
+            .content
+            .as_mut()
+            .filter(|content| content.layout.size().is_none())?;
+        content.layout = content.layout.ended_at(size);
+        if let Some(file) = &self.file
+            && let Err(error) = file.end_at(size)
+        {
+            tracing::warn!(task = %self.task, %error, "the end of a body could not be written down");
+        }
+        Some(content.layout)
+    }
+
+    /// The digests of pieces that batches have proven.
+    pub(crate) fn digests_of(&self, pieces: Range<u32>) -> Vec<PieceDigest> {
+        pieces
+            .filter_map(|index| self.digests.get(index as usize).copied().flatten())
+            .collect()
+    }
+
+    /// Those of `pieces` whose digest a batch has told.
+    pub(crate) fn proven(&self, pieces: &PieceSet) -> PieceSet {
+        pieces
+            .iter()
+            .filter(|piece| self.covered.contains(*piece))
+            .collect()
+    }
+
+    pub(crate) fn is_proven(&self, piece: PieceIndex) -> bool {
+        self.covered.contains(piece)
+    }
+
+    /// Whether a parent's attempt can be gone on with here.
+    pub(crate) fn may_become(&self, begin: &Begin) -> bool {
+        let is_same = begin.attempt == Some(self.id)
+            && self
+                .layout()
+                .is_none_or(|layout| layout.piece_len() == begin.layout.piece_len());
+        self.content.is_none() || self.is_unconfirmed || is_same
+    }
+
+    /// Takes over a batch that was checked; `false` where it tells nothing new.
+    pub(crate) fn take_batch(&mut self, batch: SignedBatch) -> bool {
+        let mut is_new = false;
+        for (piece, digest) in &batch.batch.digests {
+            if self.covered.insert(*piece) {
+                self.know(*piece, *digest);
+                is_new = true;
+            }
+        }
+        if is_new {
+            self.batches.push(Arc::new(batch));
+        }
+        is_new
+    }
+
+    /// Signs what this host fetched itself; the batches made.
+    pub(crate) fn sign(&mut self, identity: &Identity) -> Vec<SharedBatch> {
+        let Some(content) = self.content.as_ref().filter(|_| !self.unsigned.is_empty()) else {
+            return Vec::new();
+        };
+        if content.visibility != Visibility::Public {
+            self.unsigned.clear();
+            return Vec::new();
+        }
+        let unsigned = std::mem::take(&mut self.unsigned);
+        let batch = |digests: &[(PieceIndex, PieceDigest)]| PieceBatch {
+            task: self.task,
+            attempt: self.id,
+            layout: content.layout,
+            visibility: content.visibility.clone(),
+            digests: digests.to_vec(),
+        };
+        let signed = unsigned
+            .chunks(BATCH_PIECES_MAX)
+            .map(|digests| batch(digests).sign(identity));
+        let made: Vec<SharedBatch> = signed.map(Arc::new).collect();
+        self.covered
+            .union(&unsigned.iter().map(|(piece, _)| *piece).collect());
+        self.batches.extend(made.iter().cloned());
+        made
+    }
+
+    /// Shows everybody on this host how far the attempt has come.
+    pub(crate) fn publish(&self, progress: &watch::Sender<Progress>, is_at_source: bool) {
+        if self.is_unconfirmed {
+            return;
+        }
+        progress.send_if_modified(|seen| {
+            let is_news = seen.held.len() != self.held.len()
+                || seen.batches.len() != self.batches.len()
+                || seen.partial != self.partial
+                || seen.content != self.content;
+            if is_news {
+                seen.content.clone_from(&self.content);
+                seen.file.clone_from(&self.file);
+                seen.held.clone_from(&self.held);
+                seen.partial = self.partial.clone();
+                seen.from_source.clone_from(&self.from_source);
+                seen.is_at_source = is_at_source;
+                seen.batches.clone_from(&self.batches);
+            }
+            is_news
+        });
+    }
+
+    /// Leaves in the store what is worth keeping after `outcome`.
+    pub(crate) async fn close(&mut self, store: &Store, outcome: Outcome) {
+        let Some(file) = self.file.clone() else {
+            return;
+        };
+        let (store, task) = (store.clone(), self.task);
+        let is_worthless = self.held.is_empty() && outcome != Outcome::Complete;
+        let closed = tokio::task::spawn_blocking(move || match outcome {
+            Outcome::Complete => file.complete(),
+            Outcome::Failed(Failure::Corrupt) => forget(&store, task),
+            Outcome::Left | Outcome::Failed(_) if is_worthless => forget(&store, task),
+            Outcome::Left | Outcome::Failed(_) => Ok(()),
+        });
+        match closed.await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => {
+                tracing::warn!(task = %self.task, %error, "the store could not be kept in order")
+            }
+            Err(error) => tracing::error!(task = %self.task, %error, "closing a task failed"),
+        }
+    }
+
+    fn know(&mut self, piece: PieceIndex, digest: PieceDigest) {
+        let index = piece.0 as usize;
+        if self.digests.len() <= index {
+            self.digests.resize(index + 1, None);
+        }
+        self.digests[index] = Some(digest);
+    }
+}
+
+/// Whether it was there does not matter.
+fn forget(store: &Store, task: TaskId) -> Result<(), StoreError> {
+    store.remove(task);
+    Ok(())
+}
+
+/// The batches of the log that still hold, and speak of this very attempt.
+pub(crate) fn valid_batches(
+    file: &StoredTask,
+    content: &Content,
+    identity: &Identity,
+) -> Vec<SharedBatch> {
+    let now = super::driver::wall_clock();
+    let kept = file.batches().unwrap_or_default();
+    let decoded = kept
+        .into_iter()
+        .filter_map(|bytes| SignedBatch::from_bytes(&bytes).ok());
+    let same = decoded.filter(|signed| signed.batch.attempt == content.attempt);
+    let valid = same.filter(|signed| signed.verify(identity, Some(identity.id()), now).is_ok());
+    valid.map(Arc::new).collect()
+}

@@ -1,0 +1,367 @@
+//! The driver of one task: feeds the conductor and carries out what it decides.
+//!
+//! The only writer of the task's [`Progress`]. Ends when the whole is held and its digest holds,
+//! when the task has failed, or when nobody wants it.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    Host, HostId, Identity, Layout, PieceIndex, PieceSet,
+    scheduler::{Failure, Outcome},
+};
+use rustls_pki_types::UnixTime;
+use tokio::{
+    sync::{mpsc, watch},
+    task::{AbortHandle, JoinSet},
+};
+
+use super::{
+    Message, Progress, SourceReport, Stage, TASK_QUEUE, TaskFailure,
+    attempt::{Attempt, Begin},
+    hashing::{Hashed, Hashing},
+    report::{self, Report},
+};
+use crate::{
+    conductor::{self, Conductor, Event, Interest, ReaderId, RunId},
+    open::OpenRequest,
+    peer::{Hub, PieceClient},
+    session::Sessions,
+    source::Upstreams,
+    store::Store,
+};
+
+/// How long a download goes on after its last reader left: it may come back and resume.
+const LINGER: Duration = Duration::from_secs(5);
+
+/// A download that is at least this far is ended although nobody reads it.
+const KEEP_FROM_PERCENT: u32 = 50;
+
+/// The reader that stands for an order to have it all, with nobody reading.
+pub(crate) const NOBODY: ReaderId = ReaderId(0);
+
+/// What every driver needs of its host.
+#[derive(Debug, Clone)]
+pub(crate) struct Surroundings {
+    pub(crate) store: Store,
+    pub(crate) upstreams: Upstreams,
+    pub(crate) identity: Identity,
+    pub(crate) sessions: Sessions,
+    pub(crate) hub: Hub,
+    pub(crate) pieces: PieceClient,
+    pub(crate) seeds: Arc<Vec<Host>>,
+    pub(crate) limits: conductor::Limits,
+}
+
+/// One download.
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(super) host: Surroundings,
+    pub(super) wish: OpenRequest,
+    pub(super) conductor: Conductor,
+    pub(super) attempt: Attempt,
+    pub(super) progress: watch::Sender<Progress>,
+    pub(super) hashing: Hashing,
+    pub(super) report: Report,
+    pub(super) inbox: mpsc::Receiver<Message>,
+    pub(super) own: mpsc::Sender<Message>,
+    pub(super) jobs: JoinSet<()>,
+    /// Batches on their way to the log; a download is not over before they are there.
+    pub(super) keeping: JoinSet<()>,
+    pub(super) candidates: HashMap<HostId, Host>,
+    pub(super) at_parents: HashMap<HostId, Vec<AbortHandle>>,
+    pub(super) at_source: HashMap<RunId, AbortHandle>,
+    unwanted_since: Option<Instant>,
+    ended: Option<Stage>,
+}
+
+// === impl Driver ===
+
+impl Driver {
+    /// A driver for `wish`, and the handles to it.
+    pub(crate) fn new(
+        host: Surroundings,
+        wish: OpenRequest,
+    ) -> (Self, mpsc::Sender<Message>, watch::Receiver<Progress>) {
+        let (own, inbox) = mpsc::channel(TASK_QUEUE);
+        let (progress, seen) = watch::channel(Progress::default());
+        let task = wish.task;
+        let driver = Self {
+            conductor: Conductor::new(host.limits, PieceSet::default()),
+            attempt: Attempt::new(task),
+            hashing: Hashing::new(task.0),
+            report: Report::new(task, host.sessions.clone()),
+            jobs: JoinSet::new(),
+            keeping: JoinSet::new(),
+            candidates: HashMap::new(),
+            at_parents: HashMap::new(),
+            at_source: HashMap::new(),
+            unwanted_since: None,
+            ended: None,
+            own: own.clone(),
+            inbox,
+            progress,
+            host,
+            wish,
+        };
+        (driver, own, seen)
+    }
+
+    /// Drives the download to its end, and publishes it.
+    pub(crate) async fn run(mut self) -> Stage {
+        self.attempt
+            .load(&self.host.store, &self.host.identity)
+            .await;
+        self.conductor = Conductor::new(self.host.limits, self.attempt.held().clone());
+        if let Some(layout) = self.attempt.layout() {
+            self.plan(Event::Begun(layout));
+        }
+        self.ask().await;
+        let stage = loop {
+            if let Some(stage) = self.ended.take() {
+                break stage;
+            }
+            self.carry_out().await;
+            self.publish();
+            self.hash();
+            self.step().await;
+        };
+        self.close(&stage).await;
+        self.progress.send_modify(|progress| {
+            progress.stage = stage.clone();
+            progress.partial = 0..0;
+        });
+        stage
+    }
+
+    /// Waits for one message or deadline, and takes what else is there.
+    async fn step(&mut self) {
+        let now = clock();
+        let deadline = [
+            self.conductor.poll_timeout(),
+            self.report.due(now),
+            self.unwanted_since.map(|since| since + LINGER),
+        ];
+        let deadline = deadline.into_iter().flatten().min();
+        let sleep =
+            tokio::time::sleep_until(deadline.unwrap_or(now + Duration::from_secs(3600)).into());
+        tokio::select! {
+            Some(message) = self.inbox.recv() => self.handle(message).await,
+            Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => {}
+            () = sleep => self.conductor.handle_timeout(clock()),
+        }
+        for _ in 0..TASK_QUEUE {
+            let Ok(message) = self.inbox.try_recv() else {
+                break;
+            };
+            self.handle(message).await;
+        }
+        let (attempt, total) = (self.attempt.id(), self.attempt.piece_count());
+        self.report.tell(clock(), attempt, total).await;
+        self.check_wanted();
+    }
+
+    async fn handle(&mut self, message: Message) {
+        match message {
+            Message::Plan(event) => {
+                if let Event::Lost(piece) = event {
+                    self.attempt.lost(piece);
+                }
+                self.plan(event);
+            }
+            Message::Sized(size) => {
+                self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
+            }
+            Message::Scheduler(down) => self.told(down),
+            Message::SessionOpened => self.register_again().await,
+            Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
+            Message::ParentPiece(piece) => self.has(piece),
+            Message::ParentFailed(parent, failure) => {
+                self.plan(Event::ParentFailed(parent, failure))
+            }
+            Message::Source(run, report) => self.source_tells(run, report).await,
+            Message::Hashed(hashed) => self.hashed(hashed),
+        }
+    }
+
+    pub(super) fn plan(&mut self, event: Event) {
+        self.conductor.handle(clock(), event);
+    }
+
+    async fn source_tells(&mut self, run: RunId, report: SourceReport) {
+        match report {
+            SourceReport::Began(answer, reply) => {
+                let begin = Begin::from_source(&answer, &self.wish.origin);
+                if let Some(place) = self.begin(begin).await {
+                    // A run that was stopped meanwhile wants no place.
+                    let _ = reply.send(place);
+                }
+            }
+            SourceReport::Wrote(offset) => self.attempt.wrote(offset),
+            SourceReport::Piece(piece, digest) => {
+                self.attempt.fetched(piece, digest);
+                self.has(piece);
+            }
+            SourceReport::Ended(offset) => {
+                self.at_source.remove(&run);
+                if let Some(layout) = self.attempt.ended_at(offset) {
+                    self.plan(Event::Ended(layout));
+                }
+                self.plan(Event::SourceRunEnded(run));
+            }
+            SourceReport::Failed(failure) => {
+                self.at_source.remove(&run);
+                self.ended = Some(Stage::Failed(failure));
+            }
+        }
+    }
+
+    /// Makes the place where the pieces of the attempt go; publishes its content.
+    pub(super) async fn begin(&mut self, begin: Begin) -> Option<super::source_run::Place> {
+        match self
+            .attempt
+            .begin(&self.host.store, self.wish.origin.kind, begin)
+            .await
+        {
+            Ok(place) => {
+                if self.attempt.is_private() {
+                    // Others must ask for themselves, by their own right.
+                    self.report
+                        .finished(Outcome::Failed(Failure::Refused))
+                        .await;
+                    self.report.go_silent();
+                }
+                // A new attempt may have replaced what the store had.
+                for piece in self.conductor.pieces_had().clone().iter() {
+                    if !self.attempt.held().contains(piece) {
+                        self.plan(Event::Lost(piece));
+                    }
+                }
+                self.plan(Event::Begun(place.layout));
+                self.publish();
+                Some(place)
+            }
+            Err(failure) => {
+                self.ended = Some(Stage::Failed(failure));
+                None
+            }
+        }
+    }
+
+    fn has(&mut self, piece: PieceIndex) {
+        self.attempt.has(piece);
+        self.report.has(clock(), piece);
+        self.plan(Event::Had(piece));
+    }
+
+    fn hash(&mut self) {
+        let Some(place) = self.attempt.place() else {
+            return;
+        };
+        if let Some(job) = self.hashing.begin(self.conductor.pieces_had()) {
+            let own = self.own.clone();
+            self.jobs.spawn(async move {
+                let hashed =
+                    tokio::task::spawn_blocking(move || job.run(&place.file, place.layout)).await;
+                if let Ok(hashed) = hashed {
+                    let _ = own.send(Message::Hashed(hashed)).await;
+                }
+            });
+        }
+        let count = self.attempt.piece_count();
+        let Some(is_right) = count.and_then(|count| self.hashing.verdict(count)) else {
+            return;
+        };
+        self.ended = Some(match is_right {
+            true => {
+                self.attempt.confirm();
+                Stage::Complete
+            }
+            false => Stage::Failed(TaskFailure::Corrupt),
+        });
+    }
+
+    fn hashed(&mut self, hashed: Hashed) {
+        match hashed {
+            Hashed::Through(hasher, next) => self.hashing.resume(hasher, next),
+            Hashed::Unreadable(piece, error, hasher, next) => {
+                tracing::warn!(task = %self.wish.task, %error, "a piece is unreadable; fetching it again");
+                self.hashing.resume(hasher, next);
+                self.attempt.lost(piece);
+                self.plan(Event::Lost(piece));
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        for batch in self.attempt.sign(&self.host.identity) {
+            self.keep_batch(batch.to_bytes());
+        }
+        self.attempt
+            .publish(&self.progress, !self.at_source.is_empty());
+    }
+
+    /// Writes a batch down beside the pieces that it proves.
+    pub(super) fn keep_batch(&mut self, bytes: Vec<u8>) {
+        let Some(place) = self.attempt.place() else {
+            return;
+        };
+        while self.keeping.try_join_next().is_some() {}
+        self.keeping.spawn_blocking(move || {
+            if let Err(error) = place.file.append_batch(&bytes) {
+                tracing::debug!(%error, "a batch could not be kept; it is told again when asked");
+            }
+        });
+    }
+
+    /// Nobody reads: goes on if it is nearly done, else lingers a little and gives up.
+    fn check_wanted(&mut self) {
+        if !self.conductor.is_unwanted() {
+            self.unwanted_since = None;
+            return;
+        }
+        let now = clock();
+        let since = *self.unwanted_since.get_or_insert(now);
+        let total = self.attempt.piece_count().unwrap_or(u32::MAX);
+        if self.attempt.held().len() >= total / 100 * KEEP_FROM_PERCENT && total < u32::MAX {
+            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
+        } else if since + LINGER <= now {
+            self.ended = Some(Stage::Failed(TaskFailure::Cancelled));
+        }
+    }
+
+    async fn close(&mut self, stage: &Stage) {
+        self.jobs.shutdown().await;
+        self.publish();
+        while self.keeping.join_next().await.is_some() {}
+        let outcome = match stage {
+            Stage::Running | Stage::Complete => Outcome::Complete,
+            Stage::Failed(TaskFailure::Cancelled) => Outcome::Left,
+            Stage::Failed(TaskFailure::Corrupt) => Outcome::Failed(Failure::Corrupt),
+            Stage::Failed(TaskFailure::NoRoom) => Outcome::Failed(Failure::Local),
+            Stage::Failed(TaskFailure::Source(error)) => Outcome::Failed(report::failure_of(error)),
+        };
+        self.attempt.close(&self.host.store, outcome).await;
+        self.report.finished(outcome).await;
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the driver is the clock of its conductor"
+)]
+pub(super) fn clock() -> Instant {
+    Instant::now()
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "certificates are judged by wall time"
+)]
+pub(super) fn wall_clock() -> UnixTime {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    UnixTime::since_unix_epoch(since.unwrap_or_default())
+}

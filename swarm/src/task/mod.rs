@@ -1,0 +1,64 @@
+//! One task on this host: its plan, its driver, and what everybody else may see of it.
+
+mod acting;
+mod asking;
+pub(crate) mod attempt;
+pub(crate) mod driver;
+mod hashing;
+mod parent_run;
+mod parent_tells;
+pub mod progress;
+mod report;
+mod source_run;
+
+use protocol::{
+    Down, HostId, PieceDigest, PieceIndex, SignedBatch, availability::Tell,
+    scheduler::ParentFailure,
+};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use self::progress::{Progress, Shared, Shelf, Stage, TaskFailure};
+use crate::conductor::{Event, RunId};
+
+/// Messages that wait for a task's driver before their sender waits.
+pub(crate) const TASK_QUEUE: usize = 128;
+
+/// What reaches the driver of a task.
+#[derive(Debug)]
+pub(crate) enum Message {
+    /// A reader came, moved or left; or a piece turned out to be unreadable.
+    Plan(Event),
+    Scheduler(Down),
+    SessionOpened,
+    Parent(HostId, Tell),
+    /// A parent brought a piece that matched, and it was written.
+    ParentPiece(PieceIndex),
+    ParentFailed(HostId, ParentFailure),
+    Source(RunId, SourceReport),
+    Hashed(hashing::Hashed),
+    /// The size that the source told, if it told one.
+    Sized(Option<u64>),
+}
+
+/// What a request to the source has to say.
+#[derive(Debug)]
+pub(crate) enum SourceReport {
+    /// The source has answered. The reply says where the pieces go.
+    Began(source_run::Answer, oneshot::Sender<source_run::Place>),
+    /// Bytes of a piece that is still arriving were written, up to this offset.
+    Wrote(u64),
+    Piece(PieceIndex, PieceDigest),
+    /// The request is over, after this offset of the body.
+    Ended(u64),
+    Failed(TaskFailure),
+}
+
+/// A task that is being fetched, as the engine knows it.
+#[derive(Debug, Clone)]
+pub(crate) struct ActiveTask {
+    pub(crate) inbox: mpsc::Sender<Message>,
+    pub(crate) progress: watch::Receiver<Progress>,
+}
+
+/// A batch is shared by everybody who passes it on.
+pub(crate) type SharedBatch = std::sync::Arc<SignedBatch>;

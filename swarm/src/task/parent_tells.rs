@@ -1,0 +1,84 @@
+//! What a parent says, taken with care: nothing it tells counts before a signature proves it.
+
+use protocol::{HostId, SignedBatch, Visibility, availability::Tell, scheduler::ParentFailure};
+
+use super::{
+    attempt::Begin,
+    driver::{Driver, wall_clock},
+};
+use crate::conductor::Event;
+
+impl Driver {
+    pub(super) async fn parent_tells(&mut self, parent: HostId, tell: Tell) {
+        let told = match tell {
+            Tell::Begins {
+                attempt,
+                layout,
+                media_type,
+                ..
+            } => {
+                let visibility = Visibility::Public;
+                let begin = Begin {
+                    attempt: Some(attempt),
+                    layout,
+                    media_type,
+                    visibility,
+                };
+                self.parent_begins(begin).await
+            }
+            Tell::Batch(batch) => self.parent_signs(batch),
+            Tell::Holds { attempt, new, .. } if attempt == self.attempt.id() => {
+                let proven = self.attempt.proven(&new);
+                self.plan(Event::ParentHolds(parent.clone(), proven));
+                Ok(())
+            }
+            Tell::Ended { attempt, size, .. } if attempt == self.attempt.id() => {
+                if let Some(layout) = self.attempt.ended_at(size) {
+                    self.plan(Event::Ended(layout));
+                }
+                Ok(())
+            }
+            Tell::Holds { .. } | Tell::Ended { .. } | Tell::Gone { .. } => Err(ParentFailure::Gone),
+        };
+        if let Err(failure) = told {
+            self.plan(Event::ParentFailed(parent, failure));
+        }
+    }
+
+    /// Another attempt than the one under way here is of no use to it.
+    async fn parent_begins(&mut self, begin: Begin) -> Result<(), ParentFailure> {
+        if !self.attempt.may_become(&begin) {
+            return Err(ParentFailure::Gone);
+        }
+        self.begin(begin).await;
+        Ok(())
+    }
+
+    fn parent_signs(&mut self, signed: SignedBatch) -> Result<(), ParentFailure> {
+        let batch = &signed.batch;
+        if batch.task != self.wish.task || batch.attempt != self.attempt.id() {
+            return Err(ParentFailure::Gone);
+        }
+        if self.attempt.layout().map(|layout| layout.piece_len()) != Some(batch.layout.piece_len())
+        {
+            return Err(ParentFailure::Lied);
+        }
+        if batch
+            .digests
+            .iter()
+            .all(|(piece, _)| self.attempt.is_proven(*piece))
+        {
+            return Ok(());
+        }
+        if let Err(error) = signed.verify(&self.host.identity, self.attempt.fetcher(), wall_clock())
+        {
+            tracing::warn!(task = %self.wish.task, %error, "a batch of piece digests does not hold");
+            return Err(ParentFailure::Lied);
+        }
+        let bytes = signed.to_bytes();
+        if self.attempt.take_batch(signed) {
+            self.keep_batch(bytes);
+        }
+        Ok(())
+    }
+}

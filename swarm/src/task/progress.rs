@@ -1,0 +1,80 @@
+//! What everybody on this host sees of a task: readers, the peer server, `darter status`.
+//!
+//! The task's driver is the only writer; everybody else holds a `watch::Receiver<Progress>`.
+
+use std::{ops::Range, sync::Arc};
+
+use protocol::{Content, PieceSet, SignedBatch};
+use tokio::sync::watch;
+
+use crate::{
+    source::SourceError,
+    store::{StoreError, StoredTask},
+};
+
+/// One attempt at a task, as far as it has come.
+#[derive(Debug, Clone, Default)]
+pub struct Progress {
+    /// Known once the source or a parent has answered.
+    pub content: Option<Content>,
+    /// Where the pieces are; set together with `content`.
+    pub file: Option<Arc<StoredTask>>,
+    /// Pieces that are verified and can be read.
+    pub held: PieceSet,
+    /// Bytes of pieces still arriving that this host's own fetch has written. Readers on this host
+    /// may have them; nobody else may.
+    pub partial: Range<u64>,
+    /// Pieces that this host fetched from the source itself.
+    pub from_source: PieceSet,
+    /// Signed digests in the order they came. Grows only; followers remember how many they sent.
+    pub batches: Vec<Arc<SignedBatch>>,
+    /// Whether this host asks the upstream itself.
+    pub is_at_source: bool,
+    pub stage: Stage,
+}
+
+/// How far a task has come.
+#[derive(Debug, Clone, Default)]
+pub enum Stage {
+    #[default]
+    Running,
+    /// Every piece is held and the digest of the whole holds.
+    Complete,
+    Failed(TaskFailure),
+}
+
+/// Why an attempt ended with nothing.
+#[derive(Debug, Clone)]
+pub enum TaskFailure {
+    Source(Arc<SourceError>),
+    /// The whole did not match the digest that names it.
+    Corrupt,
+    /// There is no room, or the disk fails: readers fetch for themselves.
+    NoRoom,
+    /// Nobody wanted it any more, or the node is shutting down.
+    Cancelled,
+}
+
+/// A task that may be shared with other hosts: public, with pieces or about to have some.
+#[derive(Debug, Clone)]
+pub struct Shared {
+    pub progress: watch::Receiver<Progress>,
+}
+
+/// Where the peer server finds the tasks that it may share.
+#[async_trait::async_trait]
+pub trait Shelf: Send + Sync + std::fmt::Debug {
+    /// The task, if this host holds it or is fetching it and may share it. `None` at once where
+    /// it does not.
+    async fn follow(&self, task: protocol::TaskId) -> Option<Shared>;
+}
+
+// === impl TaskFailure ===
+
+impl TaskFailure {
+    /// A disk that is full or failing is no fault of the content: readers go on without it.
+    pub(crate) fn of_store(error: &StoreError) -> Self {
+        tracing::warn!(%error, "the store does not take a task");
+        Self::NoRoom
+    }
+}

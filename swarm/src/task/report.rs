@@ -1,0 +1,123 @@
+//! What the driver tells the scheduler of its download: batched, and never waited for long.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    AttemptId, Origin, PieceIndex, PieceSet, TaskId, Up,
+    scheduler::{Failure, Outcome, PROGRESS_INTERVAL},
+};
+
+use crate::{session::Sessions, source::SourceError};
+
+/// Pieces are told this often while they come.
+const REPORT_INTERVAL: Duration = Duration::from_millis(250);
+
+/// The scheduler's picture of this download.
+#[derive(Debug)]
+pub(crate) struct Report {
+    task: TaskId,
+    sessions: Sessions,
+    is_registered: bool,
+    new: PieceSet,
+    due: Option<Instant>,
+}
+
+// === impl Report ===
+
+impl Report {
+    pub(crate) fn new(task: TaskId, sessions: Sessions) -> Self {
+        Self {
+            task,
+            sessions,
+            is_registered: false,
+            new: PieceSet::default(),
+            due: None,
+        }
+    }
+
+    /// Registers the download; tells whether a scheduler heard it.
+    pub(crate) async fn register(&mut self, origin: &Origin) -> bool {
+        let register = Up::Register {
+            task: self.task,
+            origin: origin.clone(),
+        };
+        self.is_registered = self.sessions.send(self.task, register).await;
+        self.is_registered
+    }
+
+    pub(crate) fn is_registered(&self) -> bool {
+        self.is_registered
+    }
+
+    /// The download goes on without anybody: nothing of it is told.
+    pub(crate) fn go_silent(&mut self) {
+        self.is_registered = false;
+    }
+
+    pub(crate) fn has(&mut self, now: Instant, piece: PieceIndex) {
+        // The first piece is told at once: somebody may be waiting for just that.
+        if self.due.is_none() {
+            self.due = Some(now);
+        }
+        self.new.insert(piece);
+    }
+
+    /// When [`Report::tell`] is due: with news soon, without them as proof of life.
+    pub(crate) fn due(&mut self, now: Instant) -> Option<Instant> {
+        self.is_registered
+            .then(|| *self.due.get_or_insert(now + PROGRESS_INTERVAL))
+    }
+
+    pub(crate) async fn tell(&mut self, now: Instant, attempt: AttemptId, total: Option<u32>) {
+        if !self.is_registered || self.due.is_none_or(|due| now < due) {
+            return;
+        }
+        let pause = if self.new.is_empty() {
+            PROGRESS_INTERVAL
+        } else {
+            REPORT_INTERVAL
+        };
+        self.due = Some(now + pause);
+        let new = std::mem::take(&mut self.new);
+        let progress = Up::Progress {
+            task: self.task,
+            attempt,
+            total,
+            new,
+        };
+        self.send(progress).await;
+    }
+
+    pub(crate) async fn finished(&mut self, outcome: Outcome) {
+        if self.is_registered {
+            self.send(Up::Finished {
+                task: self.task,
+                outcome,
+            })
+            .await;
+        }
+    }
+
+    pub(crate) async fn send(&self, message: Up) {
+        // A scheduler that does not hear it learns it when the session opens again.
+        let _ = self.sessions.send(self.task, message).await;
+    }
+}
+
+/// What others are told of a source that gave nothing.
+pub(crate) fn failure_of(error: &SourceError) -> Failure {
+    match error {
+        SourceError::Refused(_) => Failure::Refused,
+        SourceError::Status(answer) if answer.status == http::StatusCode::NOT_FOUND => {
+            Failure::NotFound
+        }
+        SourceError::NotAllowed(_) | SourceError::Forbidden { .. } => Failure::Local,
+        SourceError::Status(_)
+        | SourceError::RateLimited { .. }
+        | SourceError::Unreachable { .. }
+        | SourceError::Stalled { .. }
+        | SourceError::Redirect(_)
+        | SourceError::Interrupted
+        | SourceError::Malformed(_) => Failure::Unavailable,
+    }
+}
