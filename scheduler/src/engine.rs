@@ -1,0 +1,258 @@
+//! Pure: decides who fetches what from whom.
+//!
+//! No socket, task, clock or lock in here. The driver feeds [`Event`]s in and carries
+//! [`Command`]s out; time is always a parameter. What one event does to one task is a
+//! [`turn`]'s business; this file finds the tasks that an event touches and keeps their timers.
+//!
+//! Invariant: no command is for a host that has no session.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, VecDeque},
+    time::Instant,
+};
+
+use protocol::{
+    Down, HostId, TaskId, Up,
+    scheduler::{Failure, Hello, TASKS_PER_MESSAGE_MAX},
+};
+
+mod evaluator;
+mod filter;
+mod hosts;
+mod limits;
+mod peer;
+mod phase;
+mod source;
+mod status;
+mod task;
+mod turn;
+
+pub use evaluator::Score;
+pub use filter::Refusal;
+pub use hosts::HostState;
+pub use limits::Limits;
+pub use status::{Explanation, HostStatus, PeerStatus, Snapshot, TaskStatus};
+
+use hosts::{HostKey, Hosts};
+use source::Loss;
+use task::Task;
+use turn::{Report, Turn};
+
+/// The scheduler of one view.
+#[derive(Debug)]
+pub struct Engine {
+    limits: Limits,
+    hosts: Hosts,
+    tasks: BTreeMap<TaskId, Task>,
+    timers: BTreeSet<(Instant, TaskId)>,
+    commands: VecDeque<Command>,
+    grants: u64,
+}
+
+/// What happened since the last call.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Event {
+    /// A session opened. It replaces the one that the host had before.
+    Joined(Hello),
+    /// The session of this host is over.
+    Left(HostId),
+    /// The host said this.
+    Said(HostId, Up),
+}
+
+/// What the driver must do now: tell `host`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Command {
+    pub host: HostId,
+    pub down: Down,
+}
+
+// === impl Engine ===
+
+impl Engine {
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            limits,
+            hosts: Hosts::default(),
+            tasks: BTreeMap::new(),
+            timers: BTreeSet::new(),
+            commands: VecDeque::new(),
+            grants: 0,
+        }
+    }
+
+    /// Records `event` and answers everybody whom it moves.
+    pub fn handle(&mut self, now: Instant, event: Event) {
+        match event {
+            Event::Joined(hello) => self.join(now, hello),
+            Event::Left(id) => self.leave(now, &id),
+            Event::Said(id, up) => {
+                if let Some(key) = self.hosts.key(&id) {
+                    self.hear(now, key, up);
+                }
+            }
+        }
+    }
+
+    /// Does what is due at `now`.
+    pub fn handle_timeout(&mut self, now: Instant) {
+        while let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
+            self.turn(now, id, |turn| turn.tick());
+        }
+    }
+
+    /// The next thing to tell. Call until it returns `None`.
+    pub fn poll_command(&mut self) -> Option<Command> {
+        self.commands.pop_front()
+    }
+
+    /// When to call [`Engine::handle_timeout`].
+    pub fn poll_timeout(&self) -> Option<Instant> {
+        self.timers.first().map(|(at, _)| *at)
+    }
+
+    /// Whether the host has a session here; one that was not taken, for want of room, has none.
+    pub fn has_host(&self, id: &HostId) -> bool {
+        self.hosts.key(id).is_some()
+    }
+
+    fn join(&mut self, now: Instant, hello: Hello) {
+        self.leave(now, &hello.host.id);
+        if self.hosts.len() < self.limits.hosts_max {
+            self.hosts.insert(now, hello);
+        }
+    }
+
+    fn leave(&mut self, now: Instant, id: &HostId) {
+        let Some((key, record)) = self.hosts.remove(id) else {
+            return;
+        };
+        self.commands.retain(|command| command.host != *id);
+        for task in record.tasks.union(&record.warming) {
+            self.turn(now, *task, |turn| turn.leave(key, Loss::Gone));
+        }
+    }
+
+    fn hear(&mut self, now: Instant, key: HostKey, up: Up) {
+        if let Some(host) = self.hosts.get_mut(key) {
+            host.heard(now);
+            if let Up::Load { uploads } = up {
+                host.loaded(uploads);
+            }
+        }
+        match up {
+            Up::Load { .. } => {}
+            Up::Held { tasks } => {
+                for task in tasks.into_iter().take(TASKS_PER_MESSAGE_MAX) {
+                    if self.make_task(now, task) {
+                        self.heard(now, task, |turn| turn.complete(key));
+                    }
+                }
+            }
+            Up::Dropped { tasks } => {
+                for task in tasks.into_iter().take(TASKS_PER_MESSAGE_MAX) {
+                    self.heard(now, task, |turn| turn.dropped(key));
+                }
+            }
+            Up::Register { task, origin } => {
+                if self.make_task(now, task) {
+                    self.heard(now, task, |turn| turn.register(key, origin));
+                } else if let Some(host) = self.hosts.get(key) {
+                    let down = Down::OnYourOwn {
+                        task,
+                        reason: Failure::Local,
+                    };
+                    self.commands.push_back(Command {
+                        host: host.host.id.clone(),
+                        down,
+                    });
+                }
+            }
+            Up::Progress {
+                task,
+                attempt,
+                total,
+                new,
+            } => {
+                let report = Report {
+                    attempt,
+                    total,
+                    new: new.len(),
+                };
+                self.heard(now, task, |turn| turn.progress(key, report));
+            }
+            Up::ParentFailed {
+                task,
+                parent,
+                reason,
+            } => {
+                if let Some(parent) = self.hosts.key(&parent) {
+                    self.heard(now, task, |turn| turn.parent_failed(key, parent, reason));
+                }
+            }
+            Up::Finished { task, outcome } => {
+                self.heard(now, task, |turn| turn.finished(key, outcome));
+            }
+        }
+    }
+
+    /// Sees to it that the task is known; tells whether there was room.
+    fn make_task(&mut self, now: Instant, id: TaskId) -> bool {
+        let has_room = self.tasks.len() < self.limits.tasks_max;
+        if has_room {
+            self.tasks.entry(id).or_insert_with(|| Task::new(now, id));
+        }
+        has_room || self.tasks.contains_key(&id)
+    }
+
+    /// A turn that a host has caused.
+    fn heard(&mut self, now: Instant, id: TaskId, act: impl FnOnce(&mut Turn<'_>)) {
+        self.turn(now, id, |turn| {
+            turn.task.touched_at = now;
+            act(turn);
+        });
+    }
+
+    /// Lets `act` have its turn at the task, then sets the task's timer or forgets the task.
+    fn turn(&mut self, now: Instant, id: TaskId, act: impl FnOnce(&mut Turn<'_>)) {
+        let Some(task) = self.tasks.get_mut(&id) else {
+            return;
+        };
+        let was = task.wake_at;
+        let mut turn = Turn {
+            now,
+            limits: &self.limits,
+            hosts: &mut self.hosts,
+            task,
+            commands: &mut self.commands,
+            grants: &mut self.grants,
+            affected: Vec::new(),
+            outdated: BTreeSet::new(),
+            stirred: false,
+        };
+        act(&mut turn);
+        turn.settle();
+        let is_over = turn.forget_at().is_some_and(|at| at <= now);
+        let wake = turn.wake_at();
+        task.wake_at = wake;
+        if is_over {
+            if let Some(at) = was {
+                self.timers.remove(&(at, id));
+            }
+            self.tasks.remove(&id);
+        } else if was != wake {
+            if let Some(at) = was {
+                self.timers.remove(&(at, id));
+            }
+            if let Some(at) = wake {
+                self.timers.insert((at, id));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;
+
+#[cfg(test)]
+mod properties;

@@ -1,0 +1,200 @@
+//! Pure: the hosts that have a session, and what is known of each.
+//!
+//! Invariant: a [`HostKey`] names one session and is never used again, so nothing that was
+//! remembered about a host that left can fall on another.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::{Duration, Instant},
+};
+
+use protocol::{
+    Host, HostId, TaskId,
+    scheduler::{Hello, ParentFailure},
+};
+
+/// One session of one host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct HostKey(u32);
+
+impl HostKey {
+    pub(super) const MIN: Self = Self(0);
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Hosts {
+    next: u32,
+    by_key: BTreeMap<HostKey, HostRecord>,
+    by_id: BTreeMap<HostId, HostKey>,
+    seeds: BTreeSet<HostKey>,
+}
+
+#[derive(Debug)]
+pub(super) struct HostRecord {
+    pub(super) host: Host,
+    pub(super) is_seed: bool,
+    pub(super) upload_slots: u32,
+    pub(super) idc: Option<String>,
+    pub(super) location: Option<String>,
+    /// Tasks in which the host is a peer.
+    pub(super) tasks: BTreeSet<TaskId>,
+    /// Tasks it was told to warm and has not registered yet.
+    pub(super) warming: BTreeSet<TaskId>,
+    /// Children given to it, over all tasks.
+    children: u32,
+    /// Uploads it told of last.
+    uploads: u32,
+    served: u32,
+    failed: u32,
+    heard_at: Instant,
+}
+
+/// Whether a host with a session is still heard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HostState {
+    Live,
+    Silent,
+}
+
+/// Outcomes that count for the success ratio; older ones fade by halves.
+const OUTCOMES_MAX: u32 = 256;
+
+// === impl Hosts ===
+
+impl Hosts {
+    pub(super) fn insert(&mut self, now: Instant, hello: Hello) -> HostKey {
+        let key = HostKey(self.next);
+        self.next = self.next.wrapping_add(1);
+        self.by_id.insert(hello.host.id.clone(), key);
+        if hello.is_seed {
+            self.seeds.insert(key);
+        }
+        self.by_key.insert(key, HostRecord::new(now, hello));
+        key
+    }
+
+    pub(super) fn remove(&mut self, id: &HostId) -> Option<(HostKey, HostRecord)> {
+        let key = self.by_id.remove(id)?;
+        self.seeds.remove(&key);
+        self.by_key.remove(&key).map(|record| (key, record))
+    }
+
+    pub(super) fn key(&self, id: &HostId) -> Option<HostKey> {
+        self.by_id.get(id).copied()
+    }
+
+    pub(super) fn get(&self, key: HostKey) -> Option<&HostRecord> {
+        self.by_key.get(&key)
+    }
+
+    pub(super) fn get_mut(&mut self, key: HostKey) -> Option<&mut HostRecord> {
+        self.by_key.get_mut(&key)
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        self.by_key.iter().map(|(key, record)| (*key, record))
+    }
+
+    pub(super) fn seeds(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        let record = |key: &HostKey| self.get(*key).map(|record| (*key, record));
+        self.seeds.iter().filter_map(record)
+    }
+
+    pub(super) fn has_seeds(&self) -> bool {
+        !self.seeds.is_empty()
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.by_key.len()
+    }
+}
+
+// === impl HostRecord ===
+
+impl HostRecord {
+    fn new(now: Instant, hello: Hello) -> Self {
+        Self {
+            host: hello.host,
+            is_seed: hello.is_seed,
+            upload_slots: hello.upload_slots,
+            idc: hello.idc,
+            location: hello.location,
+            tasks: BTreeSet::new(),
+            warming: BTreeSet::new(),
+            children: 0,
+            uploads: 0,
+            served: 0,
+            failed: 0,
+            heard_at: now,
+        }
+    }
+
+    pub(super) fn heard(&mut self, now: Instant) {
+        self.heard_at = now;
+    }
+
+    pub(super) fn loaded(&mut self, uploads: u32) {
+        self.uploads = uploads;
+    }
+
+    pub(super) fn state(&self, now: Instant, silence: Duration) -> HostState {
+        if self.heard_at + silence <= now {
+            HostState::Silent
+        } else {
+            HostState::Live
+        }
+    }
+
+    pub(super) fn take_slot(&mut self) {
+        self.children += 1;
+    }
+
+    pub(super) fn release_slot(&mut self) {
+        self.children = self.children.saturating_sub(1);
+    }
+
+    /// Children given to it. The host may be busier, with siblings that nobody gave to it.
+    pub(super) fn children(&self) -> u32 {
+        self.children
+    }
+
+    pub(super) fn free_slots(&self) -> u32 {
+        self.upload_slots
+            .saturating_sub(self.children.max(self.uploads))
+    }
+
+    /// Whether it can be a second, third or fourth parent: those take no more than half of the
+    /// slots, so that the other half is left for peers that have nobody yet.
+    pub(super) fn has_spare_slots(&self) -> bool {
+        self.upload_slots < self.free_slots().saturating_mul(2)
+    }
+
+    pub(super) fn served(&mut self) {
+        self.served += 1;
+        self.fade();
+    }
+
+    /// Counts against the parent only what speaks of its quality.
+    pub(super) fn failed(&mut self, reason: ParentFailure) {
+        match reason {
+            ParentFailure::Unreachable | ParentFailure::Slow | ParentFailure::Lied => {
+                self.failed += 1;
+                self.fade();
+            }
+            ParentFailure::Gone | ParentFailure::Busy => {}
+        }
+    }
+
+    /// From 0 to 1; 1 for a host of which nothing is known.
+    pub(super) fn success_ratio(&self) -> f64 {
+        let served = f64::from(self.served + 1);
+        served / (served + f64::from(self.failed))
+    }
+
+    fn fade(&mut self) {
+        if OUTCOMES_MAX < self.served + self.failed {
+            self.served /= 2;
+            self.failed /= 2;
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! The engine under any order of events and hosts: what must hold after each of them.
+
+use std::{collections::BTreeSet, time::Duration};
+
+use proptest::{
+    collection::vec,
+    prelude::{ProptestConfig, Strategy, any, prop_assert, proptest},
+    test_runner::TestCaseError,
+};
+use protocol::{
+    AttemptId, PieceSet, TaskId, Up,
+    scheduler::{Failure, Outcome, ParentFailure},
+};
+
+use super::{
+    Engine, Event, Limits, Snapshot, TaskStatus,
+    tests::{epoch, hello, origin},
+};
+
+const HOSTS: u8 = 7;
+const TASKS: u8 = 2;
+const PEERS_MAX: usize = 5;
+
+/// One step: who, which task, what, and a number for it.
+type Step = (u8, u8, u8, u8);
+
+fn limits() -> Limits {
+    Limits {
+        peers_per_task_max: PEERS_MAX,
+        hosts_max: 6,
+        depth_max: 3,
+        ..Limits::default()
+    }
+}
+
+fn name(number: u8) -> String {
+    format!("h{}", number % HOSTS)
+}
+
+fn task(number: u8) -> TaskId {
+    TaskId(protocol::Digest::sha256_of(&[number % TASKS]))
+}
+
+fn said((who, which, what, argument): Step) -> Event {
+    let task = task(which);
+    let id = name(who).parse().unwrap();
+    let up = match what {
+        0 => return Event::Joined(hello(&name(who), who % HOSTS < 2, u32::from(argument % 4))),
+        1 => return Event::Left(id),
+        2 => Up::Held { tasks: vec![task] },
+        3 => Up::Dropped { tasks: vec![task] },
+        4..=9 => Up::Register {
+            task,
+            origin: origin(),
+        },
+        10 | 11 => {
+            let new = PieceSet::of_range(0..u32::from(argument % 9));
+            Up::Progress {
+                task,
+                attempt: AttemptId(1),
+                total: Some(8),
+                new,
+            }
+        }
+        12 | 13 => {
+            let reasons = [
+                ParentFailure::Busy,
+                ParentFailure::Gone,
+                ParentFailure::Lied,
+            ];
+            let reason = reasons[usize::from(argument % 3)];
+            Up::ParentFailed {
+                task,
+                parent: name(argument / 3).parse().unwrap(),
+                reason,
+            }
+        }
+        14 | 15 => Up::Finished {
+            task,
+            outcome: Outcome::Complete,
+        },
+        16 => Up::Finished {
+            task,
+            outcome: Outcome::Left,
+        },
+        17 => {
+            let failures = [Failure::Refused, Failure::Unavailable, Failure::Corrupt];
+            let failure = failures[usize::from(argument % 3)];
+            Up::Finished {
+                task,
+                outcome: Outcome::Failed(failure),
+            }
+        }
+        _ => Up::Load {
+            uploads: u32::from(argument % 4),
+        },
+    };
+    Event::Said(id, up)
+}
+
+fn holds(snapshot: &Snapshot) -> Result<(), TestCaseError> {
+    prop_assert!(snapshot.hosts.len() <= limits().hosts_max);
+    for task in &snapshot.tasks {
+        prop_assert!(task.peers.len() <= PEERS_MAX, "{task:?}");
+        peers_hold(task)?;
+    }
+    for host in &snapshot.hosts {
+        let is_child = |peer: &&super::PeerStatus| peer.parents.contains(&host.host.id);
+        let peers = snapshot.tasks.iter().flat_map(|task| &task.peers);
+        let children = peers.filter(is_child).count();
+        prop_assert!(
+            host.children as usize == children,
+            "{host:?} has {children} children"
+        );
+        let reserved = limits().reserved_children * host.tasks;
+        let children_max = host.upload_slots as usize + reserved;
+        prop_assert!(children <= children_max, "{host:?}");
+    }
+    Ok(())
+}
+
+fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
+    let fetchers = task
+        .peers
+        .iter()
+        .filter(|peer| peer.state == "at-source")
+        .count();
+    prop_assert!(
+        fetchers == usize::from(task.phase == "fetching"),
+        "{task:?}"
+    );
+    let mut rooted = BTreeSet::new();
+    for _ in &task.peers {
+        for peer in &task.peers {
+            let is_root = peer.state != "fed";
+            prop_assert!(is_root == peer.parents.is_empty(), "{task:?}");
+            prop_assert!(peer.parents.len() <= limits().parents_max, "{task:?}");
+            // A graph is acyclic where everybody is reached after all of its parents.
+            if is_root || peer.parents.iter().all(|parent| rooted.contains(parent)) {
+                rooted.insert(peer.host.clone());
+            }
+        }
+    }
+    prop_assert!(rooted.len() == task.peers.len(), "a cycle in {task:?}");
+    let waits = task.peers.iter().any(|peer| peer.state == "waiting");
+    let has_holder = task
+        .peers
+        .iter()
+        .any(|peer| matches!(peer.state, "complete" | "fed"));
+    let is_coming = matches!(task.phase, "settling" | "warming" | "fetching");
+    prop_assert!(
+        !waits || is_coming || has_holder,
+        "nobody for those who wait in {task:?}"
+    );
+    Ok(())
+}
+
+fn step() -> impl Strategy<Value = (Step, u16)> {
+    let event = (any::<u8>(), any::<u8>(), 0u8..19, any::<u8>());
+    (event, any::<u16>())
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 512, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn whatever_happens_the_graph_holds(steps in vec(step(), 1..120)) {
+        let mut engine = Engine::new(limits());
+        let mut now = epoch();
+        for number in 0..HOSTS - 2 {
+            engine.handle(now, said((number, 0, 0, 3)));
+        }
+        for (step, wait) in steps {
+            engine.handle(now, said(step));
+            // Most events come close together, some after a while.
+            now += Duration::from_millis(u64::from(wait) * u64::from(wait) / 400_000);
+            if engine.poll_timeout().is_some_and(|at| at <= now) {
+                engine.handle_timeout(now);
+                prop_assert!(engine.poll_timeout().is_none_or(|at| now < at));
+            }
+            while let Some(command) = engine.poll_command() {
+                prop_assert!(engine.has_host(&command.host), "{command:?}");
+            }
+            holds(&engine.snapshot(now, usize::MAX))?;
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! Pure: who brings a task in from the source, for how long, and what follows when it does not.
+//!
+//! Invariant: a task has at most one fetcher. The grant moves only when the fetcher has failed,
+//! has left, or has proved nothing in time; each grant has a greater epoch than all before it.
+
+use std::{cmp::Reverse, time::Instant};
+
+use protocol::{Down, HostId, ring, scheduler::Failure};
+
+use super::{
+    filter::Lack,
+    hosts::HostKey,
+    peer::{Exclusion, PeerState, Supply},
+    phase::Phase,
+    turn::Turn,
+};
+
+/// Why a task has lost the host that was to bring it in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Loss {
+    /// It proved nothing in time.
+    Silent,
+    /// Its session is over.
+    Gone,
+    /// Nobody there wants the task any more.
+    Left,
+    Failed(Failure),
+}
+
+/// How many of the waiting are compared when one is to be the fetcher.
+const FETCHERS_COMPARED_MAX: usize = 64;
+
+/// `Wait` is repeated this often within the patience that it tells.
+const RENEWALS_PER_PATIENCE: u32 = 3;
+
+// === impl Turn ===
+
+impl Turn<'_> {
+    /// Decides about a peer for whom no parent was found.
+    pub(super) fn starve(&mut self, child: HostKey, lack: Lack) {
+        let is_starved = self.is_starved(child);
+        match (self.task.phase, lack) {
+            // The source belongs to a host that this child has no way to.
+            (Phase::Fetching { .. }, Lack::Nobody) if is_starved => {
+                self.tell_alone(child, Failure::Unavailable);
+            }
+            (Phase::Warming { seed, .. }, _) if seed == child => self.grant(child),
+            (Phase::Settling { .. } | Phase::Warming { .. } | Phase::Fetching { .. }, _) => {
+                self.wait(child);
+            }
+            (Phase::Failed { reason, until }, Lack::Nobody) if self.now < until => {
+                self.tell_alone(child, reason);
+            }
+            (Phase::Quiet | Phase::Failed { .. }, Lack::Busy) if !is_starved => self.wait(child),
+            (Phase::Quiet | Phase::Failed { .. }, _) => {
+                self.begin_source();
+                self.wait(child);
+            }
+        }
+    }
+
+    /// The clock has reached something that the task waited for.
+    pub(super) fn tick(&mut self) {
+        if self.task.phase.deadline().is_some_and(|at| at <= self.now) {
+            match self.task.phase {
+                Phase::Quiet => {}
+                Phase::Settling { .. } => self.begin_source(),
+                Phase::Warming { seed, .. } => self.source_lost(seed, Loss::Silent),
+                Phase::Fetching { fetcher, .. } => self.source_lost(fetcher, Loss::Silent),
+                Phase::Failed { .. } => self.task.phase = Phase::Quiet,
+            }
+        }
+        if self.task.retry_at.is_some_and(|at| at <= self.now) {
+            self.renew_waits();
+            self.stirred = true;
+        }
+        if self.task.has_unfinished() && self.idle_at() <= self.now {
+            self.forget_unfinished();
+        }
+    }
+
+    /// When the timer is to look at the task next.
+    pub(super) fn wake_at(&self) -> Option<Instant> {
+        let idle = self.task.has_unfinished().then(|| self.idle_at());
+        let deadlines = [
+            self.task.phase.deadline(),
+            self.task.retry_at,
+            idle,
+            self.forget_at(),
+        ];
+        deadlines.into_iter().flatten().min()
+    }
+
+    /// When nothing is worth remembering of a task in which nobody takes part; in the past for
+    /// one of which nothing is.
+    pub(super) fn forget_at(&self) -> Option<Instant> {
+        if self.task.peer_count() != 0 {
+            return None;
+        }
+        let failures = self.task.failed_fetchers.iter().map(|entry| entry.until);
+        let memories = failures.chain(self.task.phase.deadline());
+        Some(memories.max().unwrap_or(self.now))
+    }
+
+    /// The fetcher lives; `new` pieces came.
+    pub(super) fn prove(&mut self, new: u32) {
+        if let Phase::Fetching {
+            proof_until,
+            moved_at,
+            ..
+        } = &mut self.task.phase
+        {
+            if new != 0 {
+                *moved_at = self.now;
+            }
+            let moving_until = *moved_at + self.limits.stall;
+            *proof_until = (self.now + self.limits.proof).min(moving_until);
+        }
+    }
+
+    /// The task is in the swarm.
+    pub(super) fn source_done(&mut self, host: HostKey) {
+        self.forget_warming(host);
+        if self.task.state(host) == Some(PeerState::AtSource)
+            && let Some(signer) = self.name_of_peer(host)
+        {
+            self.task.signer = Some(signer);
+        }
+        self.task.phase = Phase::Quiet;
+        self.task.attempts = 0;
+        self.task.failed_fetchers.clear();
+    }
+
+    /// `host` will not bring the task in.
+    pub(super) fn source_lost(&mut self, host: HostKey, loss: Loss) {
+        self.forget_warming(host);
+        self.task.phase = Phase::Quiet;
+        self.stirred = true;
+        // One that only fell silent may come back, and waits like everybody else.
+        if self.task.state(host) == Some(PeerState::AtSource) {
+            self.shed_children(host);
+            self.task.set_waiting(self.now, host);
+        }
+        let until = self.now + self.limits.failed_fetcher_memory;
+        let entry = Exclusion { host, until };
+        let max = self.limits.failed_fetchers_max;
+        Exclusion::add(&mut self.task.failed_fetchers, entry, max);
+        let failure = match loss {
+            Loss::Left => return,
+            Loss::Failed(failure @ (Failure::Refused | Failure::NotFound)) => {
+                return self.give_up(failure);
+            }
+            Loss::Failed(failure) => failure,
+            Loss::Silent | Loss::Gone => Failure::Unavailable,
+        };
+        self.task.attempts += 1;
+        if self.limits.attempts_max <= self.task.attempts {
+            self.give_up(failure);
+        }
+    }
+
+    fn give_up(&mut self, reason: Failure) {
+        let until = self.now + self.limits.failure_memory;
+        self.task.phase = Phase::Failed { reason, until };
+        self.task.attempts = 0;
+        self.task.failed_fetchers.clear();
+        for host in self.task.waiting().collect::<Vec<_>>() {
+            self.tell_alone(host, reason);
+        }
+    }
+
+    /// Finds somebody to bring the task in: the seed of the ring, else one of the waiting.
+    fn begin_source(&mut self) {
+        if let Some(seed) = self.seed_of_ring() {
+            return match self.task.state(seed) {
+                Some(PeerState::Waiting { .. }) => self.grant(seed),
+                Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => {
+                    self.warm(seed);
+                }
+            };
+        }
+        let may_settle = self.task.phase == Phase::Quiet
+            && self.task.attempts == 0
+            && !self.hosts.has_seeds()
+            && !self.limits.settle.is_zero();
+        if may_settle {
+            self.task.phase = Phase::Settling {
+                until: self.now + self.limits.settle,
+            };
+        } else if let Some(host) = self.fetcher_among_waiting() {
+            self.grant(host);
+        } else {
+            self.task.phase = Phase::Quiet;
+        }
+    }
+
+    /// The seed that everybody's ring names, those passed over that failed the task or, having it
+    /// already, were of no use to whoever asks.
+    fn seed_of_ring(&self) -> Option<HostKey> {
+        let can_fetch = |key: HostKey| match self.task.state(key) {
+            Some(PeerState::Waiting { .. }) | None => {
+                !Exclusion::holds(&self.task.failed_fetchers, key, self.now)
+            }
+            Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) => false,
+        };
+        self.task.origin.as_ref()?;
+        let seeds = self.hosts.seeds().filter(|(key, _)| can_fetch(*key));
+        let ids: Vec<&HostId> = seeds.map(|(_, record)| &record.host.id).collect();
+        self.hosts.key(ring::responsible(self.task.id, ids)?)
+    }
+
+    /// The waiting peer that has most of it already; one that failed only if there is no other.
+    fn fetcher_among_waiting(&self) -> Option<HostKey> {
+        let failed = &self.task.failed_fetchers;
+        let waiting = self.task.waiting().take(FETCHERS_COMPARED_MAX).enumerate();
+        let best = waiting.max_by_key(|(place, key)| {
+            let pieces = self.task.peer(*key).map_or(0, |peer| peer.pieces);
+            (
+                !Exclusion::holds(failed, *key, self.now),
+                pieces,
+                Reverse(*place),
+            )
+        });
+        best.map(|(_, key)| key)
+    }
+
+    fn warm(&mut self, seed: HostKey) {
+        let Some(origin) = self.task.origin.clone() else {
+            return;
+        };
+        if let Some(record) = self.hosts.get_mut(seed) {
+            record.warming.insert(self.task.id);
+        }
+        self.task.phase = Phase::Warming {
+            seed,
+            until: self.now + self.limits.proof,
+        };
+        self.tell(seed, |task| Down::Warm { task, origin });
+    }
+
+    fn grant(&mut self, host: HostKey) {
+        self.forget_warming(host);
+        *self.grants += 1;
+        self.task.phase = Phase::Fetching {
+            fetcher: host,
+            epoch: *self.grants,
+            proof_until: self.now + self.limits.proof,
+            moved_at: self.now,
+        };
+        self.task.set_supplying(host, Supply::AtSource);
+        self.task.set_rooted(host);
+        self.stirred = true;
+        self.tell_grant(host);
+        if self.trusted_fetcher().is_some() {
+            // Those who go on with the parents they have learn whose signature counts now.
+            let fed = |key: &HostKey| self.task.state(*key) == Some(PeerState::Fed);
+            self.outdated.extend(self.task.suppliers().filter(fed));
+        }
+    }
+
+    /// Whose signature counts for this task beside the seeds': that of the host with the grant,
+    /// else of the one that last had it and brought the task in.
+    pub(super) fn trusted_fetcher(&self) -> Option<HostId> {
+        let fetcher = self.task.fetcher().and_then(|key| self.name_of_peer(key));
+        fetcher.or_else(|| self.task.signer.clone())
+    }
+
+    /// The name of a host that is no seed.
+    fn name_of_peer(&self, key: HostKey) -> Option<HostId> {
+        let record = self.hosts.get(key).filter(|record| !record.is_seed)?;
+        Some(record.host.id.clone())
+    }
+
+    fn wait(&mut self, host: HostKey) {
+        if let Some(PeerState::Waiting { .. }) = self.task.state(host) {
+            self.task.set_waiting(self.now, host);
+            self.tell_wait(host);
+        }
+    }
+
+    /// Says `Wait` if it is due.
+    pub(super) fn tell_wait(&mut self, host: HostKey) {
+        let patience = self.limits.patience;
+        match self.task.state(host) {
+            Some(PeerState::Waiting { renew_at, .. }) if renew_at <= self.now => {
+                let renew_at = self.now + patience / RENEWALS_PER_PATIENCE;
+                self.task.set_renew_at(host, renew_at);
+                self.tell(host, |task| Down::Wait { task, patience });
+            }
+            Some(
+                PeerState::Waiting { .. }
+                | PeerState::Fed
+                | PeerState::AtSource
+                | PeerState::Complete,
+            )
+            | None => {}
+        }
+    }
+
+    fn is_starved(&self, child: HostKey) -> bool {
+        match self.task.state(child) {
+            Some(PeerState::Waiting { since, .. }) => since + self.limits.starvation <= self.now,
+            Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => false,
+        }
+    }
+
+    fn idle_at(&self) -> Instant {
+        self.task.touched_at + self.limits.task_idle
+    }
+
+    pub(super) fn forget_warming(&mut self, host: HostKey) {
+        if let Some(record) = self.hosts.get_mut(host) {
+            record.warming.remove(&self.task.id);
+        }
+    }
+}

@@ -1,0 +1,500 @@
+//! The engine by scripts: what hosts say, line by line, and what they are told for it.
+
+use std::time::{Duration, Instant};
+
+use protocol::{
+    AttemptId, ContentKind, Digest, Down, Host, HostId, Origin, PieceSet, TaskId, Up,
+    scheduler::{Failure, Hello, Outcome, ParentFailure},
+};
+
+use super::{Command, Engine, Event, Limits, Refusal};
+
+/// Plays `script` and renders what is told, `host<what`, space-separated.
+///
+/// A line is `host joins`, `host seeds` (joins as a seed), `host leaves`, `host <verb> [argument]`
+/// about the one task, or `after <milliseconds>`.
+#[track_caller]
+fn check(script: &str, expect: &str) {
+    check_with(limits(), script, expect);
+}
+
+#[track_caller]
+fn check_with(limits: Limits, script: &str, expect: &str) {
+    let mut engine = Engine::new(limits);
+    assert_eq!(play(&mut engine, epoch(), script).0, expect, "{script}");
+}
+
+pub(super) fn play(engine: &mut Engine, start: Instant, script: &str) -> (String, Instant) {
+    let mut now = start;
+    let mut told = Vec::new();
+    for line in script
+        .split(';')
+        .map(str::trim)
+        .filter(|line| !line.is_empty())
+    {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        if let ["after", wait] = words[..] {
+            let end = now + Duration::from_millis(wait.parse().unwrap());
+            while let Some(at) = engine.poll_timeout().filter(|at| *at <= end) {
+                now = now.max(at);
+                engine.handle_timeout(now);
+                told.extend(std::iter::from_fn(|| engine.poll_command()).map(render));
+            }
+            now = end;
+        } else {
+            engine.handle(now, event(&words));
+            told.extend(std::iter::from_fn(|| engine.poll_command()).map(render));
+        }
+    }
+    (told.join(" "), now)
+}
+
+fn event(words: &[&str]) -> Event {
+    let task = task();
+    let id = words[0].parse::<HostId>().unwrap();
+    let argument = words.get(2).copied().unwrap_or("");
+    let up = match words[1] {
+        "joins" => return Event::Joined(hello(words[0], false, argument.parse().unwrap_or(8))),
+        "seeds" => return Event::Joined(hello(words[0], true, argument.parse().unwrap_or(8))),
+        "leaves" => return Event::Left(id),
+        "registers" => Up::Register {
+            task,
+            origin: origin(),
+        },
+        "holds" => Up::Held { tasks: vec![task] },
+        "drops" => Up::Dropped { tasks: vec![task] },
+        "progresses" => {
+            let count = argument.parse().unwrap();
+            let new = PieceSet::of_range(0..count);
+            Up::Progress {
+                task,
+                attempt: AttemptId(1),
+                total: Some(8),
+                new,
+            }
+        }
+        "blames" => {
+            let reason = match words.get(3) {
+                Some(&"busy") => ParentFailure::Busy,
+                Some(_) | None => ParentFailure::Unreachable,
+            };
+            Up::ParentFailed {
+                task,
+                parent: argument.parse().unwrap(),
+                reason,
+            }
+        }
+        "completes" => Up::Finished {
+            task,
+            outcome: Outcome::Complete,
+        },
+        "stops" => Up::Finished {
+            task,
+            outcome: Outcome::Left,
+        },
+        "fails" => {
+            let failure = match argument {
+                "refused" => Failure::Refused,
+                "notfound" => Failure::NotFound,
+                "corrupt" => Failure::Corrupt,
+                "local" => Failure::Local,
+                _ => Failure::Unavailable,
+            };
+            Up::Finished {
+                task,
+                outcome: Outcome::Failed(failure),
+            }
+        }
+        "loads" => Up::Load {
+            uploads: argument.parse().unwrap(),
+        },
+        other => panic!("no verb {other}"),
+    };
+    Event::Said(id, up)
+}
+
+fn render(command: Command) -> String {
+    let what = match command.down {
+        Down::Parents {
+            parents, fetcher, ..
+        } => {
+            let parents: Vec<_> = parents.iter().map(|one| one.host.id.as_str()).collect();
+            let fetcher = fetcher.map_or_else(String::new, |id| format!("!{id}"));
+            format!("{}{fetcher}", parents.join("+"))
+        }
+        Down::Wait { .. } => "wait".to_owned(),
+        Down::BackToSource { epoch, .. } => format!("source{epoch}"),
+        Down::Warm { .. } => "warm".to_owned(),
+        Down::OnYourOwn { reason, .. } => format!("alone:{reason:?}"),
+    };
+    format!("{}<{what}", command.host)
+}
+
+pub(super) fn hello(name: &str, is_seed: bool, upload_slots: u32) -> Hello {
+    let host = Host {
+        id: name.parse().unwrap(),
+        address: "127.0.0.1:1".parse().unwrap(),
+    };
+    Hello {
+        host,
+        is_seed,
+        upload_slots,
+        idc: None,
+        location: None,
+    }
+}
+
+pub(super) fn task() -> TaskId {
+    TaskId(Digest::sha256_of(b"the task"))
+}
+
+pub(super) fn origin() -> Origin {
+    Origin {
+        registry: "r.example".parse().unwrap(),
+        repository: "a/b".parse().unwrap(),
+        kind: ContentKind::Blob,
+    }
+}
+
+pub(super) fn limits() -> Limits {
+    Limits {
+        settle: Duration::ZERO,
+        reserved_children: 0,
+        ..Limits::default()
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "any origin will do")]
+pub(super) fn epoch() -> Instant {
+    Instant::now()
+}
+
+/// The seed that the ring names for the task, and the other one.
+fn ring() -> (&'static str, &'static str) {
+    let ids = ["s", "t"].map(|name| name.parse::<HostId>().unwrap());
+    let first = protocol::ring::responsible(task(), &ids).unwrap();
+    if first.as_str() == "s" {
+        ("s", "t")
+    } else {
+        ("t", "s")
+    }
+}
+
+#[test]
+fn a_cold_task_is_warmed_by_the_seed_once() {
+    check(
+        "s seeds; a joins; b joins; a registers; b registers; s registers",
+        "s<warm a<wait b<wait s<source1 a<s b<s+a",
+    );
+}
+
+#[test]
+fn the_seed_of_the_ring_is_the_fetcher_for_everybody() {
+    let (first, second) = ring();
+    check(
+        &format!("s seeds; t seeds; {second} registers; {first} registers"),
+        &format!("{first}<warm {second}<wait {first}<source1 {second}<{first}"),
+    );
+    check(
+        &format!("s seeds; t seeds; {first} registers"),
+        &format!("{first}<source1"),
+    );
+}
+
+#[test]
+fn without_a_seed_the_first_registrant_gets_the_grant() {
+    check(
+        "a joins; b joins; a registers; b registers",
+        "a<source1 b<a!a",
+    );
+}
+
+#[test]
+fn a_herd_that_settles_finds_one_fetcher() {
+    let settling = || Limits {
+        settle: Duration::from_millis(50),
+        ..Limits::default()
+    };
+    let herd = "a joins; b joins; a registers; after 20; b registers";
+    check_with(settling(), herd, "a<wait b<wait");
+    check_with(
+        settling(),
+        &format!("{herd}; after 30"),
+        "a<wait b<wait a<source1 b<a!a",
+    );
+    let late = format!("{herd}; s seeds; after 30");
+    check_with(settling(), &late, "a<wait b<wait s<warm");
+}
+
+#[test]
+fn a_holder_is_a_parent_at_once_and_no_more_once_it_dropped() {
+    check("h joins; h holds; a joins; a registers", "a<h");
+    check(
+        "h joins; h holds; h drops; a joins; a registers",
+        "a<source1",
+    );
+    check(
+        "h joins; h holds; h leaves; h joins; h holds; a joins; a registers",
+        "a<h",
+    );
+}
+
+#[test]
+fn the_last_holder_gone_the_children_are_answered_again() {
+    check(
+        "h joins; h holds; a joins; a registers; h drops",
+        "a<h a<source1",
+    );
+    check(
+        "s seeds; h joins; h holds; a joins; a registers; h leaves",
+        "a<h s<warm a<wait",
+    );
+}
+
+#[test]
+fn who_completes_is_a_parent_whose_signature_still_counts() {
+    check(
+        "a joins; a registers; a completes; b joins; b registers",
+        "a<source1 b<a!a",
+    );
+}
+
+#[test]
+fn a_silent_fetcher_loses_its_grant() {
+    check(
+        "s seeds 1; a joins; a registers; s registers; after 6000",
+        "s<warm a<wait s<source1 a<s a<source2 s<a!a",
+    );
+    check(
+        "a joins; a registers; after 5000; a progresses 1; after 5000",
+        "a<source1",
+    );
+}
+
+#[test]
+fn a_seed_that_never_registers_is_passed_over() {
+    let (first, second) = ring();
+    check(
+        "s seeds; t seeds; a joins; a registers; after 6000",
+        &format!("{first}<warm a<wait a<wait {second}<warm"),
+    );
+}
+
+#[test]
+fn a_fetcher_that_lives_and_does_not_move_loses_its_grant_in_the_end() {
+    let alive = "a progresses 0; b loads 0; after 4000;".repeat(16);
+    check(
+        &format!("a joins; b joins; a registers; b registers; {alive}"),
+        "a<source1 b<a!a b<source2 a<b!b",
+    );
+}
+
+#[test]
+fn a_fetcher_that_left_or_failed_hands_the_grant_on() {
+    let herd = "a joins; b joins; a registers; b registers;";
+    for end in [
+        "a stops",
+        "a leaves",
+        "a fails unavailable",
+        "a fails local",
+        "a fails corrupt",
+    ] {
+        check(&format!("{herd} {end}"), "a<source1 b<a!a b<source2");
+    }
+}
+
+#[test]
+fn what_the_source_refuses_everybody_asks_alone() {
+    let herd = "s seeds; a joins; b joins; a registers; b registers; s registers;";
+    let told = "s<warm a<wait b<wait s<source1 a<s b<s+a";
+    let alone = "a<alone:Refused b<alone:Refused";
+    check(
+        &format!("{herd} s fails refused"),
+        &format!("{told} {alone}"),
+    );
+    check(
+        &format!("{herd} s fails refused; a registers; after 5000; a registers"),
+        &format!("{told} {alone} a<alone:Refused s<warm a<wait"),
+    );
+}
+
+#[test]
+fn a_warmed_seed_may_refuse_before_it_registers() {
+    check(
+        "s seeds; a joins; a registers; s fails notfound",
+        "s<warm a<wait a<alone:NotFound",
+    );
+}
+
+#[test]
+fn after_three_lost_fetchers_everybody_asks_alone() {
+    check(
+        "a joins; b joins; c joins; d joins; a registers; a fails; a registers; a fails; \
+         a registers; a fails; b registers; after 5000; b registers",
+        "a<source1 a<source2 a<source3 b<alone:Unavailable b<source4",
+    );
+    check(
+        "a joins; b joins; c joins; d joins; a registers; b registers; c registers; d registers; \
+         a leaves; b leaves; c leaves",
+        "a<source1 b<a!a c<b+a!a d<c+b+a!a b<source2 c<b!b d<c+b!b c<source3 d<c!c \
+         d<alone:Unavailable",
+    );
+}
+
+#[test]
+fn a_parent_that_failed_a_child_is_replaced_for_that_child() {
+    check(
+        "h joins; i joins; h holds; i holds; a joins 8; a registers; a blames h; b joins; b registers",
+        "a<h+i a<i b<i+h+a",
+    );
+    check(
+        "h joins; h holds; a joins; a registers; a blames h",
+        "a<h a<source1",
+    );
+    check(
+        "h joins; h holds; a joins; a registers; a blames h busy; after 1000; a stops; \
+         after 2000; a registers",
+        "a<h a<source1 a<h",
+    );
+}
+
+#[test]
+fn a_child_without_a_way_to_a_living_fetcher_waits() {
+    check(
+        "s seeds; a joins; a registers; s registers; a blames s busy; s progresses 1; after 3000",
+        "s<warm a<wait s<source1 a<s a<wait a<s",
+    );
+}
+
+#[test]
+fn a_full_seed_makes_the_child_wait_until_a_slot_is_free() {
+    check(
+        "s seeds 1; s holds; a joins 0; b joins; a registers; b registers; a completes",
+        "a<s b<wait b<s",
+    );
+}
+
+#[test]
+fn who_waits_for_a_busy_holder_that_leaves_is_answered() {
+    check(
+        "h joins 1; h holds; h loads 1; a joins; a registers; h leaves",
+        "a<wait a<source1",
+    );
+}
+
+#[test]
+fn a_host_full_with_other_tasks_still_feeds_two_children() {
+    let reserved = Limits {
+        reserved_children: 2,
+        ..limits()
+    };
+    check_with(
+        reserved,
+        "s seeds 1; s holds; s loads 1; a joins 0; b joins 0; c joins 0; \
+         a registers; b registers; c registers; a stops",
+        "a<s b<s c<wait c<s",
+    );
+}
+
+#[test]
+fn waits_are_renewed_while_the_fetcher_lives() {
+    check(
+        "s seeds 0; a joins; a registers; s registers; after 4000; s progresses 1; after 4000",
+        "s<warm a<wait s<source1 a<wait a<wait",
+    );
+}
+
+#[test]
+fn who_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
+    let alive = "s progresses 1; after 5000;".repeat(13);
+    let script = format!("s seeds 0; a joins; a registers; s registers; {alive}");
+    let mut engine = Engine::new(limits());
+    let (told, _) = play(&mut engine, epoch(), &script);
+    assert!(told.ends_with("a<wait a<alone:Unavailable"), "{told}");
+}
+
+#[test]
+fn no_parent_is_given_to_its_own_descendant() {
+    check(
+        "s seeds 1; a joins 1; b joins 1; a registers; s registers; b registers; s leaves",
+        "s<warm a<wait s<source1 a<s b<a a<source2 b<a!a",
+    );
+}
+
+#[test]
+fn beyond_the_bounds_a_host_asks_alone() {
+    let one = || Limits {
+        tasks_per_host_max: 0,
+        ..limits()
+    };
+    check_with(one(), "a joins; a registers", "a<alone:Local");
+    let one = || Limits {
+        tasks_max: 0,
+        ..limits()
+    };
+    check_with(one(), "a joins; a registers; a holds", "a<alone:Local");
+    let one = || Limits {
+        peers_per_task_max: 1,
+        ..limits()
+    };
+    check_with(
+        one(),
+        "a joins; b joins; a registers; b registers",
+        "a<source1 b<alone:Local",
+    );
+    let one = || Limits {
+        hosts_max: 1,
+        ..limits()
+    };
+    check_with(one(), "a joins; b joins; b registers", "");
+}
+
+#[test]
+fn what_nobody_wants_is_forgotten() {
+    let mut engine = Engine::new(limits());
+    let script = "s seeds; a joins; a registers; a stops; after 6000; s holds; s drops";
+    let (_, now) = play(&mut engine, epoch(), script);
+    let script = "a joins; b joins; a registers; b registers; a stops; b stops; after 700000";
+    play(&mut engine, now, script);
+    assert_eq!(engine.counts(), (3, 0));
+    assert_eq!(engine.poll_timeout(), None);
+}
+
+#[test]
+fn why_this_parent_can_be_asked() {
+    let mut engine = Engine::new(limits());
+    let script = "s seeds; s holds; z joins 0; z holds; a joins; a registers; b joins; b registers; \
+                  b blames a";
+    let (_, now) = play(&mut engine, epoch(), script);
+    let explained = engine.explain(now, task(), &"b".parse().unwrap(), 9);
+    let refusals: Vec<_> = explained
+        .iter()
+        .map(|one| (one.candidate.as_str(), one.verdict.err()))
+        .collect();
+    assert_eq!(
+        refusals,
+        [
+            ("s", None),
+            ("z", Some(Refusal::ServesNobody)),
+            ("a", Some(Refusal::FailedForChild)),
+            ("b", Some(Refusal::Itself)),
+        ]
+    );
+    let score = explained[0].verdict.unwrap();
+    assert!((score.total() - 0.75).abs() < 0.05, "{score:?}");
+}
+
+#[test]
+fn a_near_parent_is_better_than_a_far_one() {
+    let mut engine = Engine::new(limits());
+    let now = epoch();
+    for (name, idc) in [("far", "x"), ("near", "y"), ("a", "y")] {
+        let hello = Hello {
+            idc: Some(idc.to_owned()),
+            ..hello(name, false, 8)
+        };
+        engine.handle(now, Event::Joined(hello));
+    }
+    let (told, _) = play(&mut engine, now, "far holds; near holds; a registers");
+    assert_eq!(told, "a<near+far");
+}

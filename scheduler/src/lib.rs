@@ -1,0 +1,14 @@
+//! The scheduler: decides who fetches what from whom.
+//!
+//! The brain is [`engine`], which is pure; [`driver`] owns it, is its clock and carries its
+//! messages. Sockets are not here: sessions come in through [`protocol::Scheduler`].
+
+mod carrier;
+pub mod config;
+pub mod driver;
+pub mod engine;
+pub mod metrics;
+
+pub use config::{Config, ConfigError, RawConfig};
+pub use driver::{SchedulerDriver, SchedulerService};
+pub use metrics::Metrics;
