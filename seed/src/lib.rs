@@ -1,0 +1,116 @@
+//! A host that warms the swarm: takes a scheduler's orders and has each task, a bounded number at
+//! a time.
+//!
+//! Keeps nothing itself: the engine stores, shares and evicts. An order for a task that is under
+//! way or held costs nothing, since the engine has one download of a task at most.
+
+use std::{collections::HashSet, sync::Arc};
+
+use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
+use protocol::TaskId;
+use swarm::{OpenError, Swarm, WarmOrder};
+use tokio::{
+    sync::{Semaphore, mpsc},
+    task::JoinSet,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Tasks warmed at once; further orders wait in the queue of the engine, which is bounded.
+pub const WARMING_MAX: usize = 256;
+
+/// The seed role of one host.
+#[derive(Debug)]
+pub struct Seed {
+    swarm: Swarm,
+    orders: mpsc::Receiver<WarmOrder>,
+    metrics: Metrics,
+    slots: Arc<Semaphore>,
+    under_way: HashSet<TaskId>,
+    warming: JoinSet<(TaskId, Result<(), OpenError>)>,
+}
+
+/// What the seed counts.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    warming: IntGauge,
+    warmed: IntCounterVec,
+}
+
+// === impl Metrics ===
+
+impl Metrics {
+    pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let warming = IntGauge::new("darter_seed_warming", "Tasks being warmed now")?;
+        let warmed = Opts::new(
+            "darter_seed_warmed_total",
+            "Orders to warm that are over, by outcome",
+        );
+        let warmed = IntCounterVec::new(warmed, &["outcome"])?;
+        for outcome in ["held", "failed"] {
+            warmed.with_label_values(&[outcome]);
+        }
+        registry.register(Box::new(warming.clone()))?;
+        registry.register(Box::new(warmed.clone()))?;
+        Ok(Self { warming, warmed })
+    }
+}
+
+// === impl Seed ===
+
+impl Seed {
+    pub fn new(swarm: Swarm, orders: mpsc::Receiver<WarmOrder>, metrics: Metrics) -> Self {
+        Self {
+            swarm,
+            orders,
+            metrics,
+            slots: Arc::new(Semaphore::new(WARMING_MAX)),
+            under_way: HashSet::new(),
+            warming: JoinSet::new(),
+        }
+    }
+
+    /// Warms what it is told to until `shutdown`.
+    pub async fn run(mut self, shutdown: CancellationToken) {
+        loop {
+            tokio::select! {
+                () = shutdown.cancelled() => break,
+                Some(ended) = self.warming.join_next(), if !self.warming.is_empty() => self.ended(ended),
+                order = self.orders.recv(), if self.slots.available_permits() > 0 => match order {
+                    Some(order) => self.begin(order),
+                    None => break,
+                },
+            }
+        }
+        self.warming.shutdown().await;
+    }
+
+    fn begin(&mut self, order: WarmOrder) {
+        if !self.under_way.insert(order.task) {
+            return;
+        }
+        let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
+            return;
+        };
+        let swarm = self.swarm.clone();
+        self.warming.spawn(async move {
+            let warmed = swarm.warm(order.task, order.origin).await;
+            drop(slot);
+            (order.task, warmed)
+        });
+        self.metrics.warming.set(self.warming.len() as i64);
+    }
+
+    fn ended(&mut self, ended: Result<(TaskId, Result<(), OpenError>), tokio::task::JoinError>) {
+        self.metrics.warming.set(self.warming.len() as i64);
+        let Ok((task, warmed)) = ended else { return };
+        self.under_way.remove(&task);
+        let outcome = match warmed {
+            Ok(()) => "held",
+            Err(error) => {
+                tracing::info!(%task, %error, "could not be warmed");
+                "failed"
+            }
+        };
+        self.metrics.warmed.with_label_values(&[outcome]).inc();
+    }
+}
