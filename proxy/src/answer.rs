@@ -1,0 +1,289 @@
+//! From a request to its answer: what was asked, by whom, and who in this crate answers it.
+
+use std::{borrow::Cow, sync::Arc};
+
+use bytes::Bytes;
+use http::{
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
+};
+use swarm::source::Credential;
+
+use crate::{
+    body::{AnswerBody, Content},
+    client::{Asker, ClientKind},
+    error::{Fault, Refusal},
+    line::Cut,
+    log::Record,
+    metrics::RequestKind,
+    range,
+    route::{Form, RegistryRequest, Resource, RouteError, Target},
+    serve::Proxy,
+};
+
+/// A request as far as every kind of answer needs it.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    pub(crate) method: Method,
+    pub(crate) headers: HeaderMap,
+    pub(crate) path: String,
+    pub(crate) query: String,
+    pub(crate) asker: Asker,
+    pub(crate) credential: Option<Credential>,
+}
+
+/// An answer before it is bound to its connection.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    pub(crate) content: Content,
+    /// `Content-Length`, where the body is not at hand (HEAD, a stream).
+    pub(crate) length: Option<u64>,
+}
+
+pub(crate) const DOCKER_CONTENT_DIGEST: HeaderName =
+    HeaderName::from_static("docker-content-digest");
+const API_VERSION: HeaderName = HeaderName::from_static("docker-distribution-api-version");
+const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
+
+// === impl Ask ===
+
+impl Ask {
+    pub(crate) fn header(&self, name: &HeaderName) -> Option<&str> {
+        self.headers.get(name)?.to_str().ok()
+    }
+
+    pub(crate) fn is_head(&self) -> bool {
+        self.method == Method::HEAD
+    }
+
+    /// Whether the caller holds what `etag` names already (RFC 9110 section 13.1.2).
+    pub(crate) fn holds(&self, etag: &str) -> bool {
+        let lines = self.headers.get_all(header::IF_NONE_MATCH).iter();
+        let mut tags = lines
+            .filter_map(|line| line.to_str().ok())
+            .flat_map(|line| line.split(','));
+        tags.any(|tag| matches!(tag.trim().trim_start_matches("W/"), seen if seen == etag || seen == "*"))
+    }
+}
+
+// === impl Answer ===
+
+impl Answer {
+    pub(crate) fn new(status: StatusCode, content: Content) -> Self {
+        Self {
+            status,
+            headers: HeaderMap::new(),
+            content,
+            length: None,
+        }
+    }
+
+    /// Sets a header to a text of ours or to one that was parsed; one that no header can carry is
+    /// left out.
+    pub(crate) fn set(&mut self, name: HeaderName, text: &str) {
+        if let Ok(value) = HeaderValue::from_str(text) {
+            self.headers.insert(name, value);
+        }
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// The answer to a request. Never fails: what cannot be answered is refused by the table.
+    pub(crate) async fn answer(&self, parts: Parts, cut: Arc<Cut>) -> Response<AnswerBody> {
+        let user_agent = parts
+            .headers
+            .get(header::USER_AGENT)
+            .and_then(|value| value.to_str().ok());
+        let client = ClientKind::of(user_agent.unwrap_or_default());
+        let mut record = Record::begin(client, parts.method.clone(), Arc::clone(&self.metrics));
+        let via = parts.headers.get_all(header::VIA);
+        let via = via.iter().filter_map(|value| value.to_str().ok());
+        let routed = self.config.router.route(&parts.method, &parts.uri, via);
+        let form = match &routed {
+            Ok(RegistryRequest::Read(target, _)) => target.form,
+            Ok(_) | Err(_) => has_namespace(parts.uri.query()),
+        };
+        let ask = Ask {
+            asker: Asker::of(form, client),
+            credential: parts
+                .headers
+                .get(header::AUTHORIZATION)
+                .and_then(Credential::from_header),
+            method: parts.method,
+            path: parts.uri.path().to_owned(),
+            query: parts.uri.query().unwrap_or_default().to_owned(),
+            headers: parts.headers,
+        };
+        let namespace = note(&mut record, &routed, &ask);
+        let mut answer = match self.answer_routed(&ask, routed).await {
+            Ok(answer) => answer,
+            Err(refusal) => {
+                self.metrics.refusal(refusal.fault);
+                tracing::debug!(fault = refusal.fault.label(), reason = %refusal.message, "refused");
+                refused(&refusal, ask.asker)
+            }
+        };
+        answer
+            .headers
+            .insert(API_VERSION, HeaderValue::from_static("registry/2.0"));
+        if let Some(namespace) = namespace {
+            answer.set(OCI_NAMESPACE, &namespace);
+        }
+        bind(answer, &ask, cut, record)
+    }
+
+    async fn answer_routed(
+        &self,
+        ask: &Ask,
+        routed: Result<RegistryRequest, RouteError>,
+    ) -> Result<Answer, Refusal> {
+        match routed.map_err(|error| route_refusal(&error))? {
+            RegistryRequest::Ping => Ok(ping()),
+            RegistryRequest::Connect | RegistryRequest::Write | RegistryRequest::Catalog => Err(
+                Refusal::new(Fault::Method, "this mirror is read with GET and HEAD alone"),
+            ),
+            RegistryRequest::Read(target, resource) => {
+                if self.config.source.allowed(&target.registry) {
+                    self.read(ask, &target, resource).await
+                } else {
+                    Err(not_allowed(&target))
+                }
+            }
+        }
+    }
+
+    async fn read(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        resource: Resource,
+    ) -> Result<Answer, Refusal> {
+        match resource {
+            Resource::Blob(digest) => self.blob(ask, target, digest).await,
+            Resource::Manifest(reference) => self.manifest(ask, target, reference).await,
+            Resource::TagsList => self.list(ask, target, None).await,
+            Resource::Referrers(digest) => self.list(ask, target, Some(digest)).await,
+        }
+    }
+}
+
+fn not_allowed(target: &Target) -> Refusal {
+    let message = format!(
+        "{0} is not a registry this mirror asks: add [[proxy.registry]] name = \"{0}\", or a \
+         pattern to proxy.allow",
+        target.registry
+    );
+    Refusal::new(Fault::NotAllowed, message)
+}
+
+/// Writes into the log's record what the request names; gives the namespace to answer with.
+fn note(
+    record: &mut Record,
+    routed: &Result<RegistryRequest, RouteError>,
+    ask: &Ask,
+) -> Option<String> {
+    let Ok(RegistryRequest::Read(target, resource)) = routed else {
+        if matches!(routed, Ok(RegistryRequest::Ping)) {
+            record.kind = RequestKind::Ping;
+        }
+        return None;
+    };
+    (record.kind, record.reference) = match resource {
+        Resource::Blob(digest) => (RequestKind::Blob, digest.to_string()),
+        Resource::Manifest(reference) => (RequestKind::Manifest, reference.to_string()),
+        Resource::TagsList => (RequestKind::Tags, String::new()),
+        Resource::Referrers(digest) => (RequestKind::Referrers, digest.to_string()),
+    };
+    record.registry = target.registry.to_string();
+    record.repository = target.repository.to_string();
+    let ranges = ask.headers.get_all(header::RANGE);
+    let ranges = ranges.iter().filter_map(|value| value.to_str().ok());
+    record.range = range::header(range::parse(ranges, None, ""));
+    (target.form == Form::Ns).then(|| record.registry.clone())
+}
+
+/// The form of a request that names no repository: an asker with `ns` is a mirror's client still.
+fn has_namespace(query: Option<&str>) -> Form {
+    let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
+    if pairs.any(|(key, _)| key == Cow::Borrowed("ns")) {
+        Form::Ns
+    } else {
+        Form::Bare
+    }
+}
+
+fn route_refusal(error: &RouteError) -> Refusal {
+    let fault = match error {
+        RouteError::NoSuchPath => Fault::NoSuchPath,
+        RouteError::Name(_) => Fault::BadName,
+        RouteError::Digest(..) => Fault::BadDigest,
+        RouteError::Loop(_) => Fault::NotAllowed,
+    };
+    Refusal::new(fault, error.to_string())
+}
+
+fn ping() -> Answer {
+    let mut answer = Answer::new(StatusCode::OK, Content::Full(Bytes::from_static(b"{}")));
+    answer.set(header::CONTENT_TYPE, "application/json");
+    answer
+}
+
+fn refused(refusal: &Refusal, asker: Asker) -> Answer {
+    let (parts, body) = refusal.response(asker).into_parts();
+    Answer {
+        status: parts.status,
+        headers: parts.headers,
+        content: Content::Full(body),
+        length: None,
+    }
+}
+
+/// Makes the response that hyper sends. HEAD has the headers of GET and no body.
+fn bind(mut answer: Answer, ask: &Ask, cut: Arc<Cut>, mut record: Record) -> Response<AnswerBody> {
+    let at_hand = match &answer.content {
+        Content::Empty => None,
+        Content::Full(bytes) => Some(bytes.len() as u64),
+        Content::Stream(_) => None,
+    };
+    let has_body = !matches!(
+        answer.status,
+        StatusCode::NOT_MODIFIED | StatusCode::NO_CONTENT
+    );
+    if let Some(length) = at_hand.or(answer.length).filter(|_| has_body) {
+        answer.headers.insert(header::CONTENT_LENGTH, length.into());
+    }
+    if ask.is_head() {
+        answer.content = Content::Empty;
+    }
+    record.status = answer.status.as_u16();
+    let mut response = Response::new(AnswerBody::new(answer.content, answer.length, cut, record));
+    *response.status_mut() = answer.status;
+    *response.headers_mut() = answer.headers;
+    response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_validator_in_a_list_is_found() {
+        let ask = |value: &'static str| Ask {
+            method: Method::GET,
+            headers: HeaderMap::from_iter([(
+                header::IF_NONE_MATCH,
+                HeaderValue::from_static(value),
+            )]),
+            path: String::new(),
+            query: String::new(),
+            asker: Asker::Direct,
+            credential: None,
+        };
+        assert!(ask("\"a\", W/\"b\"").holds("\"b\""));
+        assert!(ask("*").holds("\"b\""));
+        assert!(!ask("\"a\", b").holds("\"b\""));
+    }
+}

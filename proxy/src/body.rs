@@ -1,0 +1,166 @@
+//! The body of an answer: it writes the log line when it ends, however it ends, and a body whose
+//! bytes run out before their end is cut, never ended as if it were whole.
+
+use std::{
+    convert::Infallible,
+    fmt,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use bytes::Bytes;
+use futures_util::Stream;
+use http_body::{Body, Frame, SizeHint};
+
+use crate::{
+    line::Cut,
+    log::{BytesBy, Record},
+};
+
+/// What an answer sends.
+pub(crate) enum Content {
+    Empty,
+    Full(Bytes),
+    Stream(Pin<Box<dyn ContentStream>>),
+}
+
+/// Bytes that are still on their way.
+pub trait ContentStream: Stream<Item = Result<Bytes, BrokenOff>> + Send {
+    /// Where the bytes that were yielded came from.
+    fn served(&self) -> BytesBy;
+}
+
+/// Why a stream has no more bytes although it has not reached its end.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{0}")]
+pub struct BrokenOff(pub String);
+
+/// The body that hyper sends.
+pub(crate) struct AnswerBody {
+    content: Content,
+    /// Bytes still to come, where that is known.
+    remaining: Option<u64>,
+    cut: Arc<Cut>,
+    record: Record,
+    is_cut: bool,
+}
+
+// === impl Content ===
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Full(bytes) => write!(f, "Full({} bytes)", bytes.len()),
+            Self::Stream(_) => f.write_str("Stream"),
+        }
+    }
+}
+
+// === impl AnswerBody ===
+
+impl AnswerBody {
+    /// `length` is what the headers promise of a stream.
+    pub(crate) fn new(
+        content: Content,
+        length: Option<u64>,
+        cut: Arc<Cut>,
+        record: Record,
+    ) -> Self {
+        let remaining = match &content {
+            Content::Empty => Some(0),
+            Content::Full(bytes) => Some(bytes.len() as u64),
+            Content::Stream(_) => length,
+        };
+        Self {
+            content,
+            remaining,
+            cut,
+            record,
+            is_cut: false,
+        }
+    }
+
+    /// Stops the answer where it is. Nothing wakes the body again: the connection is about to end.
+    fn cut_off(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.is_cut = true;
+        self.record.cut(why);
+        self.cut.ask();
+        Poll::Pending
+    }
+
+    fn data(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.record.sent(bytes.len() as u64);
+        if let Some(remaining) = &mut self.remaining {
+            *remaining = remaining.saturating_sub(bytes.len() as u64);
+        }
+        Poll::Ready(Some(Ok(Frame::data(bytes))))
+    }
+}
+
+impl Body for AnswerBody {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        if self.is_cut {
+            return Poll::Pending;
+        }
+        let this = &mut *self;
+        let next = match std::mem::replace(&mut this.content, Content::Empty) {
+            Content::Empty => return Poll::Ready(None),
+            Content::Full(bytes) if bytes.is_empty() => return Poll::Ready(None),
+            Content::Full(bytes) => return this.data(bytes),
+            Content::Stream(mut stream) => {
+                let next = stream.as_mut().poll_next(context);
+                this.content = Content::Stream(stream);
+                next
+            }
+        };
+        match next {
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(Some(Ok(bytes))) => this.data(bytes),
+            Poll::Ready(Some(Err(broken))) => this.cut_off(&broken.0),
+            Poll::Ready(None) if this.remaining.is_some_and(|remaining| remaining > 0) => {
+                this.cut_off("the source ended before the promised length")
+            }
+            Poll::Ready(None) => Poll::Ready(None),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match &self.content {
+            Content::Empty => true,
+            Content::Full(bytes) => bytes.is_empty(),
+            Content::Stream(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        self.remaining
+            .map_or_else(SizeHint::new, SizeHint::with_exact)
+    }
+}
+
+impl Drop for AnswerBody {
+    fn drop(&mut self) {
+        let served = match &self.content {
+            Content::Stream(stream) => stream.served(),
+            Content::Empty | Content::Full(_) => BytesBy::default(),
+        };
+        self.record.finish(served);
+    }
+}
+
+impl fmt::Debug for AnswerBody {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("AnswerBody")
+            .field("content", &self.content)
+            .field("remaining", &self.remaining)
+            .finish_non_exhaustive()
+    }
+}

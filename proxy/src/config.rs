@@ -1,0 +1,251 @@
+//! Configuration of the proxy: the `[proxy]` table of the file.
+//!
+//! [`RawConfig`] is the table as written. [`Config`] is what the code runs on. Every problem is
+//! told at once.
+
+use std::{
+    io,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use bytesize::ByteSize;
+use protocol::RegistryName;
+use serde::{Deserialize, Serialize};
+use swarm::source::{self, RawRegistry};
+
+use crate::{manifest::freshness::TagTimes, route::Router};
+
+/// The `[proxy]` table as written.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// Where container runtimes reach the proxy. On a loopback address both families are bound.
+    pub listen: SocketAddr,
+
+    /// The registry of a name that says none.
+    pub default_registry: String,
+
+    /// Registries that are not among the well-known public ones.
+    pub registry: Vec<RawRegistry>,
+
+    /// Patterns of further registries that may be asked: `*.corp.example`.
+    pub allow: Vec<String>,
+
+    /// Further names by which this proxy is reached, so that it never asks itself.
+    pub own_names: Vec<String>,
+
+    /// How long an answer for a tag is given without asking the upstream again.
+    #[serde(with = "humantime_serde")]
+    pub tag_ttl: Duration,
+
+    /// How old an answer for a tag may be when the upstream fails or limits.
+    #[serde(with = "humantime_serde")]
+    pub stale_if_error: Duration,
+
+    /// Answers for tags kept on disk; the longest unasked go first.
+    pub tags_max: usize,
+
+    /// The largest manifest or list that is taken from an upstream.
+    pub manifest_size_max: ByteSize,
+
+    /// How long a connection may wait for its next request.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Duration,
+
+    /// How long a client may read nothing of what is sent to it.
+    #[serde(with = "humantime_serde")]
+    pub client_stall_timeout: Duration,
+}
+
+/// The `[proxy]` table, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub listen: SocketAddr,
+    pub router: Router,
+    /// Which registries may be asked; the upstream side runs on the same.
+    pub source: source::Config,
+    pub tags: TagTimes,
+    pub tags_max: usize,
+    /// Where answers for tags are kept.
+    pub tags_dir: PathBuf,
+    pub manifest_len_max: usize,
+    pub idle_timeout: Duration,
+    pub client_stall_timeout: Duration,
+}
+
+/// What the table does not say: where data lies, how files are read, who this process is.
+#[derive(Debug)]
+pub struct Surroundings<'a, R> {
+    pub data_dir: &'a Path,
+    /// The name of this process in `Via`.
+    pub pseudonym: &'a str,
+    /// Gives the bytes of a file that the configuration names.
+    pub read: R,
+}
+
+/// A value that parses but cannot be run with.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{key}: {problem}")]
+pub struct ConfigError {
+    pub key: String,
+    pub problem: String,
+}
+
+const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+// === impl RawConfig ===
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 65001)),
+            default_registry: "docker.io".to_owned(),
+            registry: Vec::new(),
+            allow: Vec::new(),
+            own_names: Vec::new(),
+            tag_ttl: Duration::from_secs(60),
+            stale_if_error: 30 * DAY,
+            tags_max: 10_000,
+            manifest_size_max: ByteSize::mib(16),
+            idle_timeout: Duration::from_secs(120),
+            client_stall_timeout: Duration::from_secs(600),
+        }
+    }
+}
+
+impl RawConfig {
+    /// The checked configuration, or every problem in this table.
+    pub fn check<R>(self, surroundings: &Surroundings<'_, R>) -> Result<Config, Vec<ConfigError>>
+    where
+        R: Fn(&Path) -> io::Result<Vec<u8>>,
+    {
+        let mut problems = Vec::new();
+        let mut name = |key: &str, text: &str| match text.parse::<RegistryName>() {
+            Ok(name) => Some(name),
+            Err(error) => {
+                problems.push(ConfigError::new(key, format!("{text:?}: {error}")));
+                None
+            }
+        };
+        let default_registry = name("proxy.default_registry", &self.default_registry);
+        let own_names: Vec<_> = self
+            .own_names
+            .iter()
+            .filter_map(|text| name("proxy.own_names", text))
+            .collect();
+        let source = source::check(&self.registry, &self.allow, &surroundings.read);
+        let source = source.map_err(|errors| {
+            problems.extend(
+                errors
+                    .into_iter()
+                    .map(|error| ConfigError::new(&error.key, error.problem)),
+            );
+        });
+        for (key, is_zero) in [
+            ("proxy.tags_max", self.tags_max == 0),
+            (
+                "proxy.manifest_size_max",
+                self.manifest_size_max.as_u64() == 0,
+            ),
+            ("proxy.idle_timeout", self.idle_timeout.is_zero()),
+            (
+                "proxy.client_stall_timeout",
+                self.client_stall_timeout.is_zero(),
+            ),
+        ] {
+            if is_zero {
+                problems.push(ConfigError::new(
+                    key,
+                    "must be more than nothing".to_owned(),
+                ));
+            }
+        }
+        let (Some(default_registry), Ok(source), true) =
+            (default_registry, source, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        let pseudonym = surroundings.pseudonym.to_owned();
+        Ok(Config {
+            listen: self.listen,
+            router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
+            source,
+            tags: TagTimes {
+                ttl: self.tag_ttl,
+                stale_if_error: self.stale_if_error,
+            },
+            tags_max: self.tags_max,
+            tags_dir: surroundings.data_dir.join("tags"),
+            manifest_len_max: usize::try_from(self.manifest_size_max.as_u64())
+                .unwrap_or(usize::MAX),
+            idle_timeout: self.idle_timeout,
+            client_stall_timeout: self.client_stall_timeout,
+        })
+    }
+}
+
+// === impl ConfigError ===
+
+impl ConfigError {
+    fn new(key: &str, problem: String) -> Self {
+        Self {
+            key: key.to_owned(),
+            problem,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(raw: RawConfig) -> Result<Config, Vec<String>> {
+        let surroundings = Surroundings {
+            data_dir: Path::new("/data"),
+            pseudonym: "darter-1",
+            read: |_: &Path| Err(io::ErrorKind::NotFound.into()),
+        };
+        raw.check(&surroundings)
+            .map_err(|errors| errors.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn the_default_holds() {
+        let config = check(RawConfig::default()).unwrap();
+        assert_eq!(config.tags_dir, Path::new("/data/tags"));
+        assert!(config.source.allowed(&"docker.io".parse().unwrap()));
+        assert!(!config.source.allowed(&"r.example".parse().unwrap()));
+    }
+
+    #[test]
+    fn every_problem_is_told_at_once() {
+        let told = check(RawConfig {
+            default_registry: "http://x".to_owned(),
+            own_names: vec!["a/b".to_owned()],
+            allow: vec!["*".to_owned()],
+            registry: vec![RawRegistry {
+                name: "a b".to_owned(),
+                ..RawRegistry::default()
+            }],
+            tags_max: 0,
+            idle_timeout: Duration::ZERO,
+            ..RawConfig::default()
+        })
+        .unwrap_err();
+        let keys: Vec<&str> = told
+            .iter()
+            .filter_map(|line| line.split(": ").next())
+            .collect();
+        let expect = [
+            "proxy.default_registry",
+            "proxy.own_names",
+            "proxy.registry[a b].name",
+            "proxy.allow[*]",
+            "proxy.tags_max",
+            "proxy.idle_timeout",
+        ];
+        assert_eq!(keys, expect);
+    }
+}

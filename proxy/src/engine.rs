@@ -1,0 +1,44 @@
+//! What the proxy asks of the swarm, as two traits, so that headers can be tested without one.
+
+use std::{ops::Range, pin::Pin};
+
+use protocol::TaskId;
+use swarm::{
+    open::{Held, OpenError, OpenRequest},
+    source::{SourceError, UpstreamRequest, UpstreamResponse},
+};
+
+use crate::body::ContentStream;
+
+/// Contents by digest.
+#[async_trait::async_trait]
+pub trait Engine: Send + Sync + std::fmt::Debug {
+    async fn open(&self, request: OpenRequest) -> Result<OpenContent, OpenError>;
+
+    /// What is known of a content without opening it.
+    async fn held(&self, task: TaskId) -> Option<Held>;
+}
+
+/// All that is not a content: tags, lists, and whether somebody may read.
+#[async_trait::async_trait]
+pub trait Upstream: Send + Sync + std::fmt::Debug {
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, SourceError>;
+}
+
+/// An open content.
+pub struct OpenContent {
+    pub size: Option<u64>,
+    pub media_type: Option<String>,
+    /// The bytes that `stream` yields; ends at `u64::MAX` where the size is not known.
+    pub range: Range<u64>,
+    pub stream: Pin<Box<dyn ContentStream>>,
+}
+
+impl std::fmt::Debug for OpenContent {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("OpenContent")
+            .field("size", &self.size)
+            .field("range", &self.range)
+            .finish_non_exhaustive()
+    }
+}

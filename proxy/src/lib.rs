@@ -1,0 +1,26 @@
+//! The mirror: speaks the OCI distribution protocol to container runtimes, and gives every content
+//! through the swarm.
+
+mod answer;
+mod blob;
+mod body;
+pub mod client;
+pub mod config;
+pub mod engine;
+pub mod error;
+mod line;
+mod log;
+pub mod manifest;
+pub mod metrics;
+mod passthrough;
+pub mod range;
+pub mod route;
+mod serve;
+mod swarm_engine;
+mod upstream;
+
+pub use body::{BrokenOff, ContentStream};
+pub use config::{Config, RawConfig};
+pub use log::BytesBy;
+pub use metrics::Metrics;
+pub use serve::{Parts, Proxy};

@@ -1,0 +1,238 @@
+//! Manifests: tags resolved at the upstream, contents given by digest, verified and byte-exact.
+//!
+//! HEAD and GET have the same headers. A `Range` is not honoured: manifests are small, and the whole
+//! is a legal answer.
+
+pub mod freshness;
+mod media;
+pub(crate) mod shelf;
+pub(crate) mod tags;
+
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use http::{StatusCode, header};
+use protocol::{ContentKind, Digest, TaskId};
+use swarm::{
+    open::{ReadProof, Wanted},
+    source::Redirects,
+};
+
+use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
+use crate::{
+    answer::{Answer, Ask, DOCKER_CONTENT_DIGEST},
+    blob::{Named, etag, head},
+    body::{BrokenOff, Content, ContentStream},
+    engine::OpenContent,
+    error::{Fault, Refusal},
+    log::BytesBy,
+    metrics::TagAnswer,
+    route::{Reference, Tag, Target},
+    serve::Proxy,
+    upstream,
+};
+
+/// What the headers of a manifest tell.
+#[derive(Debug)]
+struct Described {
+    digest: Digest,
+    media_type: String,
+    size: u64,
+}
+
+/// A manifest that was read whole and is held in memory, and where its bytes came from.
+struct Whole {
+    bytes: Option<Bytes>,
+    served: BytesBy,
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    pub(crate) async fn manifest(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        reference: Reference,
+    ) -> Result<Answer, Refusal> {
+        match reference {
+            Reference::Digest(digest) => {
+                self.by_digest(ask, target, digest, ReadProof::Unchecked)
+                    .await
+            }
+            Reference::Tag(tag) => self.by_tag(ask, target, tag).await,
+        }
+    }
+
+    async fn by_tag(&self, ask: &Ask, target: &Target, tag: Tag) -> Result<Answer, Refusal> {
+        let name = TagName {
+            registry: target.registry.clone(),
+            repository: target.repository.clone(),
+            tag,
+        };
+        let resolved = self
+            .tags
+            .resolve(&self.upstream, name, ask.credential.as_ref())
+            .await;
+        let resolved = resolved.map_err(|error| {
+            self.metrics.tag(TagAnswer::Refused);
+            upstream::refusal(&error, Fault::ManifestUnknown)
+        })?;
+        self.metrics.tag(resolved.answer);
+        let mut answer = self.by_resolution(ask, target, &resolved).await?;
+        if resolved.answer == TagAnswer::Stale {
+            answer.set(header::WARNING, STALE_WARNING);
+        }
+        Ok(answer)
+    }
+
+    /// HEAD is answered from what the upstream told of the tag, if it told all that GET would.
+    async fn by_resolution(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        resolved: &Resolved,
+    ) -> Result<Answer, Refusal> {
+        let resolution = &resolved.resolution;
+        if ask.is_head()
+            && let (Some(media_type), Some(size)) = (resolution.media_type.clone(), resolution.size)
+        {
+            let described = Described {
+                digest: resolution.digest,
+                media_type,
+                size,
+            };
+            return Ok(described.answer(ask, Content::Empty));
+        }
+        let proof = if resolved.is_proven {
+            ReadProof::Checked
+        } else {
+            ReadProof::Unchecked
+        };
+        self.by_digest(ask, target, resolution.digest, proof).await
+    }
+
+    async fn by_digest(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        digest: Digest,
+        proof: ReadProof,
+    ) -> Result<Answer, Refusal> {
+        let named = Named {
+            kind: ContentKind::Manifest,
+            digest,
+        };
+        let is_held = match self.engine.held(TaskId(digest)).await {
+            Some(held) => held.complete,
+            None => false,
+        };
+        if ask.is_head()
+            && !is_held
+            && let Some(described) = self.describe(ask, target, named).await?
+        {
+            return Ok(described.answer(ask, Content::Empty));
+        }
+        let content = self.open(ask, target, named, Wanted::Whole, proof).await?;
+        let media_type = media::told(content.media_type.as_deref());
+        let whole = self.collect(content).await?;
+        let bytes = whole.bytes.clone().unwrap_or_default();
+        let media_type = media_type.unwrap_or_else(|| media::read(&bytes));
+        let described = Described {
+            digest,
+            media_type,
+            size: bytes.len() as u64,
+        };
+        Ok(described.answer(ask, Content::Stream(Box::pin(whole))))
+    }
+
+    /// What the upstream says of a manifest by HEAD; `None` where it does not say all.
+    async fn describe(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+    ) -> Result<Option<Described>, Refusal> {
+        let response = match self
+            .upstream
+            .send(head(ask, target, named, Redirects::Follow))
+            .await
+        {
+            Ok(response) => response,
+            Err(error) => return Err(upstream::refusal(&error, named.missing())),
+        };
+        let told = response.headers.get(header::CONTENT_TYPE);
+        let media_type = media::told(told.and_then(|value| value.to_str().ok()));
+        let described = media_type.zip(response.content_length);
+        let digest = named.digest;
+        Ok(described.map(|(media_type, size)| Described {
+            digest,
+            media_type,
+            size,
+        }))
+    }
+
+    async fn collect(&self, mut content: OpenContent) -> Result<Whole, Refusal> {
+        let len_max = self.config.manifest_len_max;
+        let too_large = || {
+            let message =
+                format!("the manifest is longer than {len_max} bytes: see proxy.manifest_size_max");
+            Refusal::new(Fault::TooLarge, message)
+        };
+        if content
+            .size
+            .is_some_and(|size| len_max as u64 <= size.saturating_sub(1))
+        {
+            return Err(too_large());
+        }
+        let mut collected = BytesMut::new();
+        while let Some(chunk) = content.stream.next().await {
+            let chunk = chunk.map_err(|broken| Refusal::new(Fault::Corrupt, broken.0))?;
+            if len_max < collected.len() + chunk.len() {
+                return Err(too_large());
+            }
+            collected.extend_from_slice(&chunk);
+        }
+        Ok(Whole {
+            bytes: Some(collected.freeze()),
+            served: content.stream.served(),
+        })
+    }
+}
+
+// === impl Described ===
+
+impl Described {
+    fn answer(self, ask: &Ask, content: Content) -> Answer {
+        let etag = etag(self.digest);
+        let mut answer = if ask.holds(&etag) {
+            Answer::new(StatusCode::NOT_MODIFIED, Content::Empty)
+        } else {
+            Answer::new(StatusCode::OK, content)
+        };
+        answer.set(header::CONTENT_TYPE, &self.media_type);
+        answer.set(header::ETAG, &etag);
+        answer.set(DOCKER_CONTENT_DIGEST, &self.digest.to_string());
+        answer.length = Some(self.size);
+        answer
+    }
+}
+
+// === impl Whole ===
+
+impl futures_util::Stream for Whole {
+    type Item = Result<Bytes, BrokenOff>;
+
+    fn poll_next(
+        mut self: std::pin::Pin<&mut Self>,
+        _: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Option<Self::Item>> {
+        let bytes = self.bytes.take().filter(|bytes| !bytes.is_empty());
+        std::task::Poll::Ready(bytes.map(Ok))
+    }
+}
+
+impl ContentStream for Whole {
+    fn served(&self) -> BytesBy {
+        self.served
+    }
+}

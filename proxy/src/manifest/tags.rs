@@ -1,0 +1,309 @@
+//! What a tag stands for: asked of the upstream by HEAD, at most once per `tag_ttl` and once for all
+//! concurrent callers; when the upstream says nothing, the last answer it gave.
+//!
+//! An answer that was given to anybody is shared and kept on disk. One that took a caller's
+//! credential is for that credential alone, and in memory alone.
+
+use std::{
+    collections::HashMap,
+    io,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use futures_util::{
+    FutureExt,
+    future::{BoxFuture, Shared, WeakShared},
+};
+use http::header;
+use moka::future::Cache;
+use protocol::Digest;
+use swarm::source::{
+    Access, Credential, Fingerprint, Method, Redirects, Reference, Resource, SourceError,
+    UpstreamRequest,
+};
+
+use super::{
+    freshness::{Freshness, TagTimes, UNKNOWN_TTL},
+    shelf::{Resolution, Shelf, TagName},
+};
+use crate::{
+    answer::DOCKER_CONTENT_DIGEST, config::Config, engine::Upstream, metrics::TagAnswer, upstream,
+};
+
+/// Resolves tags.
+#[derive(Debug)]
+pub(crate) struct Tags {
+    shelf: Shelf,
+    /// Answers that took a credential.
+    private: Cache<Caller, Resolution>,
+    /// Errors of the last seconds: tags that are not there, upstreams that fail.
+    failed: Cache<Caller, (SystemTime, Arc<SourceError>)>,
+    flights: Mutex<HashMap<Caller, WeakShared<Flight>>>,
+    times: TagTimes,
+    manifest_len_max: usize,
+    clock: fn() -> SystemTime,
+}
+
+/// An answer for a tag.
+#[derive(Debug, Clone)]
+pub(crate) struct Resolved {
+    pub(crate) resolution: Resolution,
+    pub(crate) answer: TagAnswer,
+    /// Whether the caller's own credential was let in by the registry, just now or within the ttl.
+    pub(crate) is_proven: bool,
+}
+
+/// A tag and who asks for it.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Caller {
+    tag: TagName,
+    fingerprint: Option<Fingerprint>,
+}
+
+type Flight = BoxFuture<'static, Result<(Resolution, Access), Arc<SourceError>>>;
+
+/// Answers for single callers kept at once.
+const PRIVATE_MAX: u64 = 10_000;
+
+/// How long answers for single callers are kept at most.
+const PRIVATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+// === impl Tags ===
+
+impl Tags {
+    pub(crate) async fn open(config: &Config, clock: fn() -> SystemTime) -> io::Result<Self> {
+        Ok(Self {
+            shelf: Shelf::open(&config.tags_dir, config.tags_max).await?,
+            private: Cache::builder()
+                .max_capacity(PRIVATE_MAX)
+                .time_to_live(PRIVATE_LIFE)
+                .build(),
+            failed: Cache::builder()
+                .max_capacity(PRIVATE_MAX)
+                .time_to_live(UNKNOWN_TTL)
+                .build(),
+            flights: Mutex::default(),
+            times: config.tags,
+            manifest_len_max: config.manifest_len_max,
+            clock,
+        })
+    }
+
+    /// What `tag` stands for, as far as this caller may know.
+    pub(crate) async fn resolve(
+        &self,
+        source: &Arc<dyn Upstream>,
+        tag: TagName,
+        credential: Option<&Credential>,
+    ) -> Result<Resolved, Arc<SourceError>> {
+        let now = (self.clock)();
+        let fingerprint = credential.map(Credential::fingerprint);
+        let caller = Caller { tag, fingerprint };
+        let known = self.known(&caller).await;
+        let resolved_at = known.as_ref().map(|known| known.resolution.resolved_at);
+        let freshness = self.times.judge(resolved_at, now);
+        if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
+            return Ok(known.clone());
+        }
+        let error = match self.asked_lately(&caller, now).await {
+            Some(error) => error,
+            None => match self.ask(source, &caller, credential).await {
+                Ok(resolved) => return Ok(resolved),
+                Err(error) => error,
+            },
+        };
+        match (freshness, known) {
+            (Freshness::Revalidate, Some(known)) if upstream::is_outage(&error) => Ok(Resolved {
+                answer: TagAnswer::Stale,
+                ..known
+            }),
+            (Freshness::Fresh | Freshness::Revalidate | Freshness::Ask, _) => Err(error),
+        }
+    }
+
+    /// The last answer that this caller may be given: the public one, else its own.
+    async fn known(&self, caller: &Caller) -> Option<Resolved> {
+        let answer = TagAnswer::Fresh;
+        if let Some(resolution) = self.shelf.get(&caller.tag).await {
+            return Some(Resolved {
+                resolution,
+                answer,
+                is_proven: false,
+            });
+        }
+        caller.fingerprint?;
+        let resolution = self.private.get(caller).await?;
+        Some(Resolved {
+            resolution,
+            answer,
+            is_proven: true,
+        })
+    }
+
+    /// The error of a moment ago, so that a failing upstream is not asked by every request.
+    async fn asked_lately(&self, caller: &Caller, now: SystemTime) -> Option<Arc<SourceError>> {
+        let (failed_at, error) = self.failed.get(caller).await?;
+        let is_recent = now
+            .duration_since(failed_at)
+            .is_ok_and(|age| age < UNKNOWN_TTL);
+        is_recent.then_some(error)
+    }
+
+    async fn ask(
+        &self,
+        source: &Arc<dyn Upstream>,
+        caller: &Caller,
+        credential: Option<&Credential>,
+    ) -> Result<Resolved, Arc<SourceError>> {
+        match self.fly(source, caller, credential).await {
+            Ok((resolution, Access::Anonymous)) => {
+                self.shelf.put(&caller.tag, resolution.clone()).await;
+                Ok(Resolved {
+                    resolution,
+                    answer: TagAnswer::Asked,
+                    is_proven: false,
+                })
+            }
+            Ok((resolution, Access::Caller)) => {
+                // What took a credential now is not everybody's any more.
+                self.shelf.remove(&caller.tag).await;
+                self.private
+                    .insert(caller.clone(), resolution.clone())
+                    .await;
+                Ok(Resolved {
+                    resolution,
+                    answer: TagAnswer::Asked,
+                    is_proven: true,
+                })
+            }
+            Err(error) => {
+                self.forget(caller, &error).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// A refusal is never remembered for the next caller, and an answer is, as long as it is only
+    /// the upstream that is away.
+    async fn forget(&self, caller: &Caller, error: &Arc<SourceError>) {
+        let is_refusal = matches!(**error, SourceError::Refused(_));
+        if !is_refusal {
+            self.failed
+                .insert(caller.clone(), ((self.clock)(), Arc::clone(error)))
+                .await;
+        }
+        if !upstream::is_outage(error) {
+            self.private.invalidate(caller).await;
+        }
+        if matches!(&**error, SourceError::Status(answer) if answer.status == http::StatusCode::NOT_FOUND)
+            && !upstream::is_outage(error)
+        {
+            self.shelf.remove(&caller.tag).await;
+        }
+    }
+
+    /// Joins the request that is under way for this caller's tag, or begins it.
+    fn fly(
+        &self,
+        source: &Arc<dyn Upstream>,
+        caller: &Caller,
+        credential: Option<&Credential>,
+    ) -> Shared<Flight> {
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(flight) = flights.get(caller).and_then(WeakShared::upgrade) {
+            return flight;
+        }
+        flights.retain(|_, flight| flight.upgrade().is_some());
+        let question = Question {
+            source: Arc::clone(source),
+            tag: caller.tag.clone(),
+            credential: credential.cloned(),
+            len_max: self.manifest_len_max,
+            clock: self.clock,
+        };
+        let flight = async move { question.ask().await.map_err(Arc::new) }
+            .boxed()
+            .shared();
+        if let Some(weak) = flight.downgrade() {
+            flights.insert(caller.clone(), weak);
+        }
+        flight
+    }
+}
+
+/// One question to an upstream, which outlives the caller that began it.
+struct Question {
+    source: Arc<dyn Upstream>,
+    tag: TagName,
+    credential: Option<Credential>,
+    len_max: usize,
+    clock: fn() -> SystemTime,
+}
+
+// === impl Question ===
+
+impl Question {
+    async fn ask(&self) -> Result<(Resolution, Access), SourceError> {
+        let response = self.source.send(self.request(Method::Head)).await;
+        match response {
+            Ok(response) => {
+                let digest = response.headers.get(DOCKER_CONTENT_DIGEST);
+                let digest = digest.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
+                let Some(digest) = digest else {
+                    return self.ask_whole().await;
+                };
+                let told = response.headers.get(header::CONTENT_TYPE);
+                let size = response.content_length;
+                Ok((self.resolution(digest, told, size), response.access))
+            }
+            // Some registries have no HEAD for tags.
+            Err(SourceError::Status(answer))
+                if answer.status == http::StatusCode::METHOD_NOT_ALLOWED =>
+            {
+                self.ask_whole().await
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// For an upstream that tells no digest that can be used: the body has it.
+    async fn ask_whole(&self) -> Result<(Resolution, Access), SourceError> {
+        let response = self.source.send(self.request(Method::Get)).await?;
+        let told = response.headers.get(header::CONTENT_TYPE).cloned();
+        let access = response.access;
+        let body = response.body.collect(self.len_max).await?;
+        let digest = Digest::sha256_of(&body);
+        Ok((
+            self.resolution(digest, told.as_ref(), Some(body.len() as u64)),
+            access,
+        ))
+    }
+
+    fn request(&self, method: Method) -> UpstreamRequest {
+        UpstreamRequest {
+            method,
+            registry: self.tag.registry.clone(),
+            repository: self.tag.repository.clone(),
+            resource: Resource::Manifest(Reference::Tag(self.tag.tag.as_str().to_owned())),
+            range: None,
+            credential: self.credential.clone(),
+            redirects: Redirects::Follow,
+        }
+    }
+
+    fn resolution(
+        &self,
+        digest: Digest,
+        content_type: Option<&http::HeaderValue>,
+        size: Option<u64>,
+    ) -> Resolution {
+        let media_type = super::media::told(content_type.and_then(|value| value.to_str().ok()));
+        Resolution {
+            digest,
+            media_type,
+            size,
+            resolved_at: (self.clock)(),
+        }
+    }
+}

@@ -1,0 +1,231 @@
+//! What the proxy counts. The list is part of the interface; a test holds it.
+
+use std::time::Duration;
+
+use prometheus::{
+    HistogramOpts, HistogramVec, IntCounter, IntCounterVec, IntGauge, Opts, Registry,
+    core::Collector,
+};
+
+use crate::{client::ClientKind, error::Fault};
+
+/// The proxy's metrics.
+#[derive(Debug, Clone)]
+pub struct Metrics {
+    /// Requests that are over, by client, kind and status.
+    requests: IntCounterVec,
+    /// Bytes of content handed to clients, by where they came from.
+    bytes: IntCounterVec,
+    first_byte: HistogramVec,
+    duration: HistogramVec,
+    /// Requests that were refused, by fault.
+    refusals: IntCounterVec,
+    /// How tags were answered.
+    tags: IntCounterVec,
+    /// Bodies that ended before their end.
+    pub(crate) cut: IntCounter,
+    /// Connections that are open.
+    pub(crate) connections: IntGauge,
+}
+
+/// What a request was about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RequestKind {
+    Ping,
+    Blob,
+    Manifest,
+    Tags,
+    Referrers,
+    Other,
+}
+
+/// Where bytes came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ByteOrigin {
+    Hit,
+    Joined,
+    Swarm,
+    Source,
+}
+
+/// How a tag was answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum TagAnswer {
+    /// From memory or disk, within `tag_ttl`.
+    Fresh,
+    /// By the upstream.
+    Asked,
+    /// The last known answer, since the upstream failed.
+    Stale,
+    /// Not at all.
+    Refused,
+}
+
+/// Seconds, from a local hit to a layer over a slow line.
+const BUCKETS: [f64; 12] = [
+    0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0,
+];
+
+// === impl Metrics ===
+
+impl Metrics {
+    /// Registers every metric at `registry`.
+    pub fn new(registry: &Registry) -> Result<Self, prometheus::Error> {
+        let counters = |name, help, labels| IntCounterVec::new(Opts::new(name, help), labels);
+        let seconds = |name, help, labels| {
+            HistogramVec::new(
+                HistogramOpts::new(name, help).buckets(BUCKETS.to_vec()),
+                labels,
+            )
+        };
+        let metrics = Self {
+            requests: counters(
+                "darter_proxy_requests_total",
+                "requests that are over",
+                &["client", "kind", "status"],
+            )?,
+            bytes: counters(
+                "darter_proxy_bytes_total",
+                "bytes of content sent",
+                &["origin"],
+            )?,
+            first_byte: seconds(
+                "darter_proxy_first_byte_seconds",
+                "time from a request to its first byte",
+                &["kind"],
+            )?,
+            duration: seconds(
+                "darter_proxy_request_seconds",
+                "time from a request to its end",
+                &["kind"],
+            )?,
+            refusals: counters(
+                "darter_proxy_refusals_total",
+                "requests refused",
+                &["fault"],
+            )?,
+            tags: counters("darter_proxy_tags_total", "tags answered", &["answer"])?,
+            cut: IntCounter::new("darter_proxy_cut_total", "bodies ended before their end")?,
+            connections: IntGauge::new("darter_proxy_connections", "connections open")?,
+        };
+        for collector in metrics.collectors() {
+            registry.register(collector)?;
+        }
+        Ok(metrics)
+    }
+
+    fn collectors(&self) -> [Box<dyn Collector>; 8] {
+        [
+            Box::new(self.requests.clone()),
+            Box::new(self.bytes.clone()),
+            Box::new(self.first_byte.clone()),
+            Box::new(self.duration.clone()),
+            Box::new(self.refusals.clone()),
+            Box::new(self.tags.clone()),
+            Box::new(self.cut.clone()),
+            Box::new(self.connections.clone()),
+        ]
+    }
+
+    pub(crate) fn request(
+        &self,
+        client: ClientKind,
+        kind: RequestKind,
+        status: u16,
+        first_byte: Duration,
+        total: Duration,
+    ) {
+        let labels = [client.label(), kind.label(), &status.to_string()];
+        self.requests.with_label_values(&labels).inc();
+        let kind = [kind.label()];
+        self.first_byte
+            .with_label_values(&kind)
+            .observe(first_byte.as_secs_f64());
+        self.duration
+            .with_label_values(&kind)
+            .observe(total.as_secs_f64());
+    }
+
+    pub(crate) fn bytes(&self, origin: ByteOrigin, bytes: u64) {
+        self.bytes
+            .with_label_values(&[origin.label()])
+            .inc_by(bytes);
+    }
+
+    pub(crate) fn refusal(&self, fault: Fault) {
+        self.refusals.with_label_values(&[fault.label()]).inc();
+    }
+
+    pub(crate) fn tag(&self, answer: TagAnswer) {
+        self.tags.with_label_values(&[answer.label()]).inc();
+    }
+}
+
+// === impl RequestKind, ByteOrigin, TagAnswer ===
+
+impl RequestKind {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Ping => "ping",
+            Self::Blob => "blob",
+            Self::Manifest => "manifest",
+            Self::Tags => "tags",
+            Self::Referrers => "referrers",
+            Self::Other => "other",
+        }
+    }
+}
+
+impl ByteOrigin {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Hit => "hit",
+            Self::Joined => "joined",
+            Self::Swarm => "swarm",
+            Self::Source => "source",
+        }
+    }
+}
+
+impl TagAnswer {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Fresh => "fresh",
+            Self::Asked => "asked",
+            Self::Stale => "stale",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn these_and_no_others_are_counted() {
+        let registry = Registry::new();
+        let metrics = Metrics::new(&registry).unwrap();
+        let second = Duration::from_secs(1);
+        metrics.request(ClientKind::Docker, RequestKind::Blob, 200, second, second);
+        metrics.bytes(ByteOrigin::Hit, 1);
+        metrics.refusal(Fault::Slow);
+        metrics.tag(TagAnswer::Stale);
+        let seen: Vec<String> = registry
+            .gather()
+            .iter()
+            .map(|family| family.name().to_owned())
+            .collect();
+        let expect = [
+            "darter_proxy_bytes_total",
+            "darter_proxy_connections",
+            "darter_proxy_cut_total",
+            "darter_proxy_first_byte_seconds",
+            "darter_proxy_refusals_total",
+            "darter_proxy_request_seconds",
+            "darter_proxy_requests_total",
+            "darter_proxy_tags_total",
+        ];
+        assert_eq!(seen, expect);
+    }
+}

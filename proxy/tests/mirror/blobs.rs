@@ -1,0 +1,207 @@
+//! Blobs: headers, ranges, who may read, and bodies that cannot be completed.
+
+use std::sync::atomic::Ordering;
+
+use protocol::Digest;
+use swarm::source::{Access, Method, Redirects};
+
+use crate::fixture::{FakeContent, Fixture, status, success};
+
+const BODY: &[u8] = b"0123456789abcdefghij";
+
+fn target(digest: Digest) -> String {
+    format!("/v2/r/blobs/{digest}?ns=quay.io")
+}
+
+#[tokio::test]
+async fn a_blob_comes_whole_with_the_headers_of_the_specification() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let digest = fixture.engine.put(FakeContent::public(BODY));
+    let reply = fixture.get(&target(digest)).await?;
+    assert_eq!((reply.status, reply.body.as_slice()), (200, BODY));
+    for (name, expect) in [
+        ("content-length", "20"),
+        ("content-type", "application/octet-stream"),
+        ("docker-content-digest", &digest.to_string()),
+        ("etag", &format!("\"{digest}\"")),
+        ("accept-ranges", "bytes"),
+        ("oci-namespace", "quay.io"),
+        ("docker-distribution-api-version", "registry/2.0"),
+        ("transfer-encoding", ""),
+        ("content-encoding", ""),
+    ] {
+        assert_eq!(reply.header(name), expect, "{name}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_range_comes_with_206_to_its_asked_end() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let digest = fixture.engine.put(FakeContent::public(BODY));
+    for (range, status, content_range, body) in [
+        ("bytes=0-", 206, "bytes 0-19/20", BODY),
+        ("bytes=15-", 206, "bytes 15-19/20", &BODY[15..]),
+        ("bytes=2-4", 206, "bytes 2-4/20", &BODY[2..5]),
+        ("bytes=18-99", 206, "bytes 18-19/20", &BODY[18..]),
+        ("bytes=-3", 206, "bytes 17-19/20", &BODY[17..]),
+        ("bytes=0-1,4-5", 200, "", BODY),
+        ("lines=1-2", 200, "", BODY),
+    ] {
+        let reply = fixture
+            .ask("GET", &target(digest), &format!("Range: {range}\r\n"))
+            .await?;
+        let seen = (
+            reply.status,
+            reply.header("content-range"),
+            reply.body.as_slice(),
+        );
+        assert_eq!(seen, (status, content_range, body), "{range}");
+        assert_eq!(
+            reply.header("content-length"),
+            body.len().to_string(),
+            "{range}"
+        );
+    }
+    for range in ["bytes=20-", "bytes=5-0", "bytes=-0"] {
+        let reply = fixture
+            .ask("GET", &target(digest), &format!("Range: {range}\r\n"))
+            .await?;
+        assert_eq!(
+            (reply.status, reply.header("content-range")),
+            (416, "bytes */20"),
+            "{range}"
+        );
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn head_opens_no_task() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let held = FakeContent {
+        is_held: true,
+        ..FakeContent::public(BODY)
+    };
+    let held = fixture.engine.put(held);
+    let reply = fixture.ask("HEAD", &target(held), "").await?;
+    assert_eq!((reply.status, reply.header("content-length")), (200, "20"));
+    assert!(reply.body.is_empty());
+    assert_eq!(fixture.upstream.asked(), 0);
+
+    fixture.upstream.answers(|request| match request.method {
+        Method::Head => Err(status(405)),
+        Method::Get => Ok(success(Access::Anonymous, &[], b"1234567")),
+    });
+    let reply = fixture
+        .ask("HEAD", &target(Digest::sha256_of(b"elsewhere")), "")
+        .await?;
+    assert_eq!((reply.status, reply.header("content-length")), (200, "7"));
+    assert_eq!(fixture.engine.opened.load(Ordering::SeqCst), 0);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_blob_of_no_bytes_is_given_only_when_it_holds() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let digest = fixture.engine.put(FakeContent::public(b""));
+    let reply = fixture.get(&target(digest)).await?;
+    assert_eq!((reply.status, reply.header("content-length")), (200, "0"));
+    fixture.engine.put(FakeContent {
+        breaks_at: Some(0),
+        ..FakeContent::public(b"")
+    });
+    assert_eq!(fixture.get(&target(digest)).await?.status, 404);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_body_that_breaks_off_is_never_ended_as_if_it_were_whole() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let broken = FakeContent {
+        breaks_at: Some(9),
+        ..FakeContent::public(BODY)
+    };
+    let digest = fixture.engine.put(broken.clone());
+    let reply = fixture.get(&target(digest)).await?;
+    assert_eq!((reply.status, reply.header("content-length")), (200, "20"));
+    assert_eq!(reply.body, &BODY[..9], "all that was good has left");
+
+    fixture.engine.put(FakeContent {
+        tells_size: false,
+        ..broken
+    });
+    let reply = fixture.get(&target(digest)).await?;
+    assert_eq!(reply.header("transfer-encoding"), "chunked");
+    assert_eq!(reply.body, b"7\r\n0123456\r\n2\r\n78\r\n", "no last chunk");
+    Ok(())
+}
+
+#[tokio::test]
+async fn without_a_size_a_range_gets_the_whole() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let content = FakeContent {
+        tells_size: false,
+        ..FakeContent::public(b"abc")
+    };
+    let digest = fixture.engine.put(content);
+    let reply = fixture
+        .ask("GET", &target(digest), "Range: bytes=1-\r\n")
+        .await?;
+    assert_eq!(
+        (reply.status, reply.body.as_slice()),
+        (200, b"3\r\nabc\r\n0\r\n\r\n".as_slice())
+    );
+    Ok(())
+}
+
+#[tokio::test]
+async fn private_content_needs_the_word_of_its_own_registry() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let private_to = Some("quay.io".parse()?);
+    let content = FakeContent {
+        private_to,
+        is_held: true,
+        ..FakeContent::public(BODY)
+    };
+    let digest = fixture.engine.put(content);
+    fixture.upstream.answers(|request| {
+        assert_eq!(request.redirects, Redirects::Stop);
+        match &request.credential {
+            Some(_) => Ok(success(Access::Caller, &[], b"")),
+            None => Err(status(401)),
+        }
+    });
+    let elsewhere = format!("/v2/r/blobs/{digest}?ns=ghcr.io");
+    let bearer = "Authorization: Bearer abc\r\n";
+    for method in ["GET", "HEAD"] {
+        let reply = fixture.ask(method, &target(digest), "").await?;
+        assert_eq!(reply.status, 401);
+        assert!(
+            reply
+                .header("www-authenticate")
+                .starts_with("Bearer realm=\"https://auth.example")
+        );
+        assert_eq!(
+            fixture.ask(method, &target(digest), bearer).await?.status,
+            200
+        );
+    }
+    assert_eq!(
+        fixture.ask("GET", &elsewhere, bearer).await?.status,
+        404,
+        "not its origin"
+    );
+    let reply = fixture
+        .ask("GET", &target(digest), "Authorization: Basic Og==\r\n")
+        .await?;
+    assert_eq!(reply.status, 401, "nobody is nobody");
+    Ok(())
+}

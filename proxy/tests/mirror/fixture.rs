@@ -1,0 +1,417 @@
+//! A proxy over a swarm and an upstream that do as they are told, and a client that speaks raw HTTP.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    pin::Pin,
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
+    task::{Context, Poll},
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use anyhow::{Context as _, anyhow};
+use bytes::Bytes;
+use futures_util::{Stream, stream};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use protocol::{Digest, RegistryName, TaskId, Visibility};
+use proxy::{
+    BrokenOff, BytesBy, ContentStream, Metrics, Parts, Proxy, RawConfig,
+    config::Surroundings,
+    engine::{Engine, OpenContent, Upstream},
+};
+use swarm::{
+    open::{Held, OpenError, OpenRequest, ReadProof},
+    source::{Access, Answer, AnsweredBy, Body, SourceError, UpstreamRequest, UpstreamResponse},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Nothing in these tests takes this long unless it hangs.
+pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
+
+/// The swarm: contents by digest.
+#[derive(Debug, Default)]
+pub(crate) struct FakeEngine {
+    contents: Mutex<HashMap<Digest, FakeContent>>,
+    pub(crate) opened: AtomicUsize,
+}
+
+#[derive(Debug, Clone)]
+pub(crate) struct FakeContent {
+    pub(crate) bytes: Bytes,
+    pub(crate) media_type: Option<String>,
+    pub(crate) private_to: Option<RegistryName>,
+    pub(crate) is_held: bool,
+    pub(crate) tells_size: bool,
+    /// The stream breaks off after so many bytes.
+    pub(crate) breaks_at: Option<usize>,
+}
+
+type Respond = dyn Fn(&UpstreamRequest) -> Result<UpstreamResponse, SourceError> + Send + Sync;
+
+/// The upstream: answers as the test says, when the test lets it.
+pub(crate) struct FakeUpstream {
+    respond: Mutex<Arc<Respond>>,
+    pub(crate) asked: AtomicUsize,
+    pub(crate) gate: Semaphore,
+}
+
+struct FakeStream {
+    chunks: std::vec::IntoIter<Result<Bytes, BrokenOff>>,
+    sent: u64,
+}
+
+pub(crate) struct Fixture {
+    pub(crate) engine: Arc<FakeEngine>,
+    pub(crate) upstream: Arc<FakeUpstream>,
+    pub(crate) proxy: Arc<Proxy>,
+}
+
+#[derive(Debug)]
+pub(crate) struct Reply {
+    pub(crate) status: u16,
+    pub(crate) headers: BTreeMap<String, String>,
+    pub(crate) body: Vec<u8>,
+}
+
+/// The time stands still.
+fn clock() -> SystemTime {
+    UNIX_EPOCH + Duration::from_secs(1_000_000)
+}
+
+// === impl Fixture ===
+
+impl Fixture {
+    pub(crate) async fn new(directory: &Path) -> anyhow::Result<Self> {
+        Self::with(directory, RawConfig::default()).await
+    }
+
+    pub(crate) async fn with(directory: &Path, raw: RawConfig) -> anyhow::Result<Self> {
+        let surroundings = Surroundings {
+            data_dir: directory,
+            pseudonym: "darter-test",
+            read: |path: &Path| std::fs::read(path),
+        };
+        let config = raw
+            .check(&surroundings)
+            .map_err(|errors| anyhow!("{errors:?}"))?;
+        let engine = Arc::new(FakeEngine::default());
+        let upstream = Arc::new(FakeUpstream::new());
+        let metrics = Metrics::new(&prometheus::Registry::new())?;
+        let parts = Parts {
+            config,
+            engine: engine.clone(),
+            upstream: upstream.clone(),
+            metrics,
+            clock,
+        };
+        let proxy = Arc::new(Proxy::new(parts).await?);
+        Ok(Self {
+            engine,
+            upstream,
+            proxy,
+        })
+    }
+
+    /// One request on a connection of its own; headers are lines with `\r\n`.
+    pub(crate) async fn ask(
+        &self,
+        method: &str,
+        target: &str,
+        headers: &str,
+    ) -> anyhow::Result<Reply> {
+        let head = format!(
+            "{method} {target} HTTP/1.1\r\nHost: localhost:65001\r\n{headers}Connection: close\r\n\r\n"
+        );
+        let raw = self.exchange(head.as_bytes()).await?;
+        Reply::parse(&raw)
+    }
+
+    pub(crate) async fn get(&self, target: &str) -> anyhow::Result<Reply> {
+        self.ask("GET", target, "").await
+    }
+
+    /// Everything that is answered to `request`, until the proxy ends the connection.
+    pub(crate) async fn exchange(&self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
+        let (mut client, server) = tokio::io::duplex(64 * 1024);
+        let serving = Arc::clone(&self.proxy).serve_connection(server, CancellationToken::new());
+        let asking = async {
+            client.write_all(request).await?;
+            let mut answer = Vec::new();
+            client.read_to_end(&mut answer).await?;
+            drop(client);
+            anyhow::Ok(answer)
+        };
+        let both = async { tokio::join!(serving, asking).1 };
+        tokio::time::timeout(DEADLINE, both)
+            .await
+            .context("no answer in time")?
+    }
+}
+
+// === impl FakeContent ===
+
+impl FakeContent {
+    /// A public content that lies at the upstream and can be fetched.
+    pub(crate) fn public(bytes: &[u8]) -> Self {
+        Self {
+            bytes: Bytes::copy_from_slice(bytes),
+            media_type: None,
+            private_to: None,
+            is_held: false,
+            tells_size: true,
+            breaks_at: None,
+        }
+    }
+
+    pub(crate) fn digest(&self) -> Digest {
+        Digest::sha256_of(&self.bytes)
+    }
+
+    /// In chunks of seven bytes, as far as the content reaches.
+    fn chunks(&self, range: std::ops::Range<usize>) -> Vec<Result<Bytes, BrokenOff>> {
+        let end = self
+            .breaks_at
+            .map_or(range.end, |at| at.clamp(range.start, range.end));
+        let bytes = self.bytes.slice(range.start..end);
+        let mut chunks: Vec<_> = bytes
+            .chunks(7)
+            .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
+            .collect();
+        if end < range.end || (self.bytes.is_empty() && self.breaks_at.is_some()) {
+            chunks.push(Err(BrokenOff("as the test wants it".to_owned())));
+        }
+        chunks
+    }
+}
+
+// === impl FakeEngine ===
+
+impl FakeEngine {
+    pub(crate) fn put(&self, content: FakeContent) -> Digest {
+        let digest = content.digest();
+        if let Ok(mut contents) = self.contents.lock() {
+            contents.insert(digest, content);
+        }
+        digest
+    }
+
+    fn find(&self, task: TaskId) -> Option<FakeContent> {
+        self.contents.lock().ok()?.get(&task.0).cloned()
+    }
+}
+
+#[async_trait::async_trait]
+impl Engine for FakeEngine {
+    async fn open(&self, request: OpenRequest) -> Result<OpenContent, OpenError> {
+        self.opened.fetch_add(1, Ordering::SeqCst);
+        let Some(content) = self.find(request.task) else {
+            return Err(OpenError::Source(Arc::new(status(404))));
+        };
+        let is_origin = content
+            .private_to
+            .as_ref()
+            .is_none_or(|origin| *origin == request.origin.registry);
+        let is_proven = content.private_to.is_none() || request.proof == ReadProof::Checked;
+        if !is_origin || !is_proven {
+            return Err(OpenError::NotProven);
+        }
+        let size = content.bytes.len() as u64;
+        let range = request
+            .wanted
+            .resolve(size)
+            .ok_or(OpenError::NotSatisfiable { size })?;
+        let chunks = content.chunks(range.start as usize..range.end as usize);
+        Ok(OpenContent {
+            size: content.tells_size.then_some(size),
+            media_type: content.media_type,
+            range: if content.tells_size {
+                range
+            } else {
+                range.start..u64::MAX
+            },
+            stream: Box::pin(FakeStream {
+                chunks: chunks.into_iter(),
+                sent: 0,
+            }),
+        })
+    }
+
+    async fn held(&self, task: TaskId) -> Option<Held> {
+        let content = self.find(task).filter(|content| content.is_held)?;
+        let visibility =
+            content
+                .private_to
+                .map_or(Visibility::Public, |origin| Visibility::Private {
+                    origins: vec![origin],
+                });
+        let size = Some(content.bytes.len() as u64);
+        Some(Held {
+            size,
+            media_type: content.media_type,
+            visibility,
+            complete: true,
+        })
+    }
+}
+
+impl Stream for FakeStream {
+    type Item = Result<Bytes, BrokenOff>;
+
+    fn poll_next(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        let next = self.chunks.next();
+        self.sent += next
+            .iter()
+            .flatten()
+            .map(|chunk| chunk.len() as u64)
+            .sum::<u64>();
+        Poll::Ready(next)
+    }
+}
+
+impl ContentStream for FakeStream {
+    fn served(&self) -> BytesBy {
+        BytesBy {
+            source: self.sent,
+            ..BytesBy::default()
+        }
+    }
+}
+
+// === impl FakeUpstream ===
+
+impl FakeUpstream {
+    fn new() -> Self {
+        let respond = Mutex::new(Arc::new(|_: &_| Err(status(404))) as Arc<Respond>);
+        Self {
+            respond,
+            asked: AtomicUsize::new(0),
+            gate: Semaphore::new(Semaphore::MAX_PERMITS),
+        }
+    }
+
+    pub(crate) fn answers(
+        &self,
+        respond: impl Fn(&UpstreamRequest) -> Result<UpstreamResponse, SourceError>
+        + Send
+        + Sync
+        + 'static,
+    ) {
+        if let Ok(mut current) = self.respond.lock() {
+            *current = Arc::new(respond);
+        }
+    }
+
+    pub(crate) fn asked(&self) -> usize {
+        self.asked.load(Ordering::SeqCst)
+    }
+}
+
+impl std::fmt::Debug for FakeUpstream {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("FakeUpstream")
+    }
+}
+
+#[async_trait::async_trait]
+impl Upstream for FakeUpstream {
+    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, SourceError> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let _permit = self.gate.acquire().await;
+        let respond = self.respond.lock().map(|respond| Arc::clone(&respond));
+        match respond {
+            Ok(respond) => respond(&request),
+            Err(_) => Err(SourceError::Interrupted),
+        }
+    }
+}
+
+// === impl Reply ===
+
+impl Reply {
+    pub(crate) fn parse(raw: &[u8]) -> anyhow::Result<Self> {
+        let end = raw
+            .windows(4)
+            .position(|window| window == b"\r\n\r\n")
+            .context("no head")?;
+        let head = std::str::from_utf8(&raw[..end])?;
+        let mut lines = head.split("\r\n");
+        let status = lines
+            .next()
+            .and_then(|line| line.split(' ').nth(1))
+            .context("no status")?;
+        let headers = lines.filter_map(|line| line.split_once(": "));
+        let headers = headers
+            .map(|(name, value)| (name.to_lowercase(), value.to_owned()))
+            .collect();
+        Ok(Self {
+            status: status.parse()?,
+            headers,
+            body: raw[end + 4..].to_vec(),
+        })
+    }
+
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    /// The code of the OCI error in the body.
+    pub(crate) fn code(&self) -> String {
+        let body: serde_json::Value = serde_json::from_slice(&self.body).unwrap_or_default();
+        body["errors"][0]["code"]
+            .as_str()
+            .unwrap_or_default()
+            .to_owned()
+    }
+}
+
+/// An answer of the registry that is no success.
+pub(crate) fn status(status: u16) -> SourceError {
+    let headers = HeaderMap::from_iter([(
+        http::header::WWW_AUTHENTICATE,
+        HeaderValue::from_static("Bearer realm=\"https://auth.example/token\",service=\"x\""),
+    )]);
+    let answer = Box::new(Answer {
+        status: StatusCode::from_u16(status).unwrap_or(StatusCode::IM_A_TEAPOT),
+        headers,
+        body: Bytes::new(),
+        by: AnsweredBy::Registry,
+    });
+    match status {
+        401 | 403 => SourceError::Refused(answer),
+        429 => SourceError::RateLimited {
+            answer,
+            retry_after: Some(Duration::from_secs(3)),
+        },
+        _ => SourceError::Status(answer),
+    }
+}
+
+/// A success with these headers and this body.
+pub(crate) fn success(
+    access: Access,
+    headers: &[(&'static str, String)],
+    body: &[u8],
+) -> UpstreamResponse {
+    let pairs = headers.iter().filter_map(|(name, value)| {
+        Some((
+            HeaderName::from_static(name),
+            HeaderValue::from_str(value).ok()?,
+        ))
+    });
+    let chunk = Bytes::copy_from_slice(body);
+    UpstreamResponse {
+        status: StatusCode::OK,
+        headers: pairs.collect(),
+        access,
+        content_length: Some(body.len() as u64),
+        content_range: None,
+        body: Body::new(stream::iter([Ok(chunk)])),
+    }
+}

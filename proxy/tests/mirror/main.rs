@@ -1,0 +1,7 @@
+//! The mirror as its clients see it: whole connections, over a swarm and an upstream of our own.
+
+mod blobs;
+mod connections;
+mod fixture;
+mod manifests;
+mod refusals;
