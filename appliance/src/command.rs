@@ -1,0 +1,176 @@
+//! What was typed, and which part of the appliance answers it.
+
+use std::{
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use anyhow::Context as _;
+use clap::{Parser, Subcommand};
+use http::Method;
+use protocol::Digest;
+
+use crate::{
+    cache::{CacheList, CacheRemoval},
+    config::DATA_DIR,
+    control::client,
+    environment,
+    setup::{self, Runtime},
+    start::{self, load},
+    status::Status,
+    terminal,
+};
+
+/// A registry mirror for every container runtime of a host, and a swarm between hosts.
+#[derive(Debug, Parser)]
+#[command(name = "darter", version, disable_help_subcommand = true)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Every role in one process, on loopback addresses, with no configuration needed.
+    Up {
+        /// Where the data is kept; default: the user's data directory.
+        #[arg(long, value_name = "DIR")]
+        data_dir: Option<PathBuf>,
+        #[arg(long, value_name = "FILE")]
+        config: Option<PathBuf>,
+    },
+    /// The roles that the file names.
+    Run {
+        #[arg(long, value_name = "FILE")]
+        config: PathBuf,
+        /// These roles instead of those in the file.
+        #[arg(long, value_delimiter = ',', value_name = "ROLE,...")]
+        roles: Vec<String>,
+    },
+    /// What the running node does.
+    Status {
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// The resolved configuration, or every problem in the file at once.
+    CheckConfig { file: PathBuf },
+    /// What the node keeps.
+    #[command(subcommand)]
+    Cache(CacheCommand),
+    /// What a container runtime needs to pull through this host.
+    Setup {
+        #[arg(value_enum)]
+        runtime: Runtime,
+        /// Print the file instead of writing it.
+        #[arg(long)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+enum CacheCommand {
+    /// Every content, the last used first.
+    Ls {
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Removes one content; whoever reads it now reads on.
+    Rm {
+        /// As in sha256:…
+        digest: Digest,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+}
+
+/// Which running node is meant.
+#[derive(Debug, clap::Args)]
+struct NodeArguments {
+    /// The data directory of the node; default: the user's, then the system's.
+    #[arg(long, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Take the data directory from this configuration.
+    #[arg(long, value_name = "FILE", conflicts_with = "data_dir")]
+    config: Option<PathBuf>,
+}
+
+/// Runs the command of this process and tells how it ended.
+pub fn main() -> ExitCode {
+    match run(Arguments::parse().command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            terminal::fail(&format!("{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<()> {
+    match command {
+        Command::Up { data_dir, config } => start::up(data_dir, config.as_deref()),
+        Command::Run { config, roles } => start::run(&config, roles),
+        Command::Status { node } => status(&node),
+        Command::Cache(command) => cache(&command),
+        Command::CheckConfig { file } => check_config(&file),
+        Command::Setup { runtime, dry_run } => setup_runtime(runtime, dry_run),
+    }
+}
+
+fn check_config(file: &Path) -> anyhow::Result<()> {
+    let raw = load(file)?;
+    terminal::say(
+        toml::to_string(&raw)
+            .context("the configuration cannot be printed")?
+            .trim_end(),
+    );
+    Ok(())
+}
+
+fn status(node: &NodeArguments) -> anyhow::Result<()> {
+    let status: Status = client::ask(&node.data_dirs()?, &Method::GET, "/status")?;
+    terminal::say(&status.to_string());
+    Ok(())
+}
+
+fn cache(command: &CacheCommand) -> anyhow::Result<()> {
+    match command {
+        CacheCommand::Ls { node } => {
+            let list: CacheList = client::ask(&node.data_dirs()?, &Method::GET, "/cache")?;
+            terminal::say(&list.to_string());
+        }
+        CacheCommand::Rm { digest, node } => {
+            let path = format!("/cache/{digest}");
+            let removal: CacheRemoval = client::ask(&node.data_dirs()?, &Method::DELETE, &path)?;
+            anyhow::ensure!(removal.removed, "{digest} is not in the store");
+            terminal::say(&format!("{digest} is removed"));
+        }
+    }
+    Ok(())
+}
+
+fn setup_runtime(runtime: Runtime, dry_run: bool) -> anyhow::Result<()> {
+    anyhow::ensure!(
+        dry_run,
+        "this version only shows what to write; add --dry-run and put the output where it says"
+    );
+    let file = setup::file_for(runtime, setup::PROXY_PORT)?;
+    terminal::note(&file.note);
+    terminal::say(file.text.trim_end());
+    Ok(())
+}
+
+// === impl NodeArguments ===
+
+impl NodeArguments {
+    /// Where the node may run, likeliest first.
+    fn data_dirs(&self) -> anyhow::Result<Vec<PathBuf>> {
+        match (&self.data_dir, &self.config) {
+            (Some(data_dir), _) => Ok(vec![data_dir.clone()]),
+            (None, Some(config)) => Ok(vec![load(config)?.data_dir]),
+            (None, None) => Ok(environment::user_data_dir()
+                .into_iter()
+                .chain([PathBuf::from(DATA_DIR)])
+                .collect()),
+        }
+    }
+}

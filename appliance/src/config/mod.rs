@@ -1,0 +1,262 @@
+//! The configuration of a whole appliance: one TOML file, one table per role.
+//!
+//! [`RawConfig`] is the file as written, [`Config`] what the process runs on. Each crate checks
+//! its own table; this file checks what concerns the process, and what one table asks of another.
+
+mod problem;
+mod read;
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use protocol::{Role, Roles};
+use serde::{Deserialize, Serialize};
+
+pub use problem::{Problem, Problems};
+pub use read::read;
+
+/// Where a system service keeps its data.
+pub const DATA_DIR: &str = "/var/lib/darter";
+
+/// The roles that this version can run.
+pub const BUILT_ROLES: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
+
+/// The whole file.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawConfig {
+    /// Where everything that outlives the process is kept.
+    pub data_dir: PathBuf,
+
+    /// What this process does: `scheduler`, `seed`, `proxy`.
+    pub roles: Vec<String>,
+
+    /// How long running bodies may go on after the process was told to stop.
+    #[serde(with = "humantime_serde")]
+    pub drain_timeout: Duration,
+
+    /// Connections that each listener holds at once; further ones wait in the kernel.
+    pub connections_max: u32,
+
+    /// `auto`, `text` or `json`; `auto` is text on a terminal.
+    pub log_format: LogFormat,
+
+    pub identity: RawIdentity,
+    pub proxy: proxy::RawConfig,
+    pub swarm: swarm::config::RawConfig,
+    pub scheduler: scheduler::RawConfig,
+    pub admin: RawAdmin,
+}
+
+/// How log lines are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum LogFormat {
+    Auto,
+    Text,
+    Json,
+}
+
+/// The `[identity]` table: PEM files; all three or none.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawIdentity {
+    pub ca: PathBuf,
+    pub cert: PathBuf,
+    pub key: PathBuf,
+}
+
+/// The `[admin]` table.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RawAdmin {
+    pub listen: SocketAddr,
+}
+
+/// The whole file, checked.
+#[derive(Debug, Clone)]
+pub struct Config {
+    pub data_dir: PathBuf,
+    pub roles: Roles,
+    pub drain_timeout: Duration,
+    pub connections_max: usize,
+    pub log_format: LogFormat,
+    pub identity: IdentitySource,
+    pub proxy: proxy::Config,
+    pub swarm: swarm::config::Config,
+    pub scheduler: scheduler::Config,
+    pub admin_listen: SocketAddr,
+}
+
+/// Where the certificate of this host comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum IdentitySource {
+    Files {
+        ca: PathBuf,
+        cert: PathBuf,
+        key: PathBuf,
+    },
+    /// Made at start, known to nobody else: the host is a cluster of its own.
+    InMemory,
+}
+
+// === impl RawConfig ===
+
+impl Default for RawConfig {
+    fn default() -> Self {
+        Self {
+            data_dir: PathBuf::from(DATA_DIR),
+            roles: BUILT_ROLES.map(|role| role.as_str().to_owned()).to_vec(),
+            drain_timeout: Duration::from_secs(30),
+            connections_max: 4096,
+            log_format: LogFormat::Auto,
+            identity: RawIdentity::default(),
+            proxy: proxy::RawConfig::default(),
+            swarm: swarm::config::RawConfig::default(),
+            scheduler: scheduler::RawConfig::default(),
+            admin: RawAdmin::default(),
+        }
+    }
+}
+
+impl RawConfig {
+    /// The checked configuration, or every problem in it.
+    pub fn check(self) -> Result<Config, Vec<Problem>> {
+        let mut problems = Vec::new();
+        if self.data_dir.as_os_str().is_empty() {
+            problems.push(Problem::at("data_dir", "must name a directory"));
+        }
+        let roles = check_roles(&self.roles, &mut problems);
+        if self.drain_timeout > Duration::from_secs(3600) {
+            problems.push(Problem::at("drain_timeout", "must be 1h or shorter"));
+        }
+        if self.connections_max == 0 {
+            problems.push(Problem::at("connections_max", "must be at least 1"));
+        }
+        let identity = self.identity.check(&mut problems);
+        if identity == IdentitySource::InMemory {
+            problems.extend(self.listeners_that_need_an_identity());
+        }
+        let surroundings = proxy::config::Surroundings {
+            data_dir: &self.data_dir,
+            pseudonym: "darter",
+            read: |path: &Path| std::fs::read(path),
+        };
+        let proxy = told(self.proxy.check(&surroundings), &mut problems);
+        let swarm = told(self.swarm.check(), &mut problems);
+        let scheduler = told(self.scheduler.check(), &mut problems);
+        let (Some(proxy), Some(swarm), Some(scheduler), true) =
+            (proxy, swarm, scheduler, problems.is_empty())
+        else {
+            return Err(problems);
+        };
+        Ok(Config {
+            data_dir: self.data_dir,
+            roles,
+            drain_timeout: self.drain_timeout,
+            connections_max: self.connections_max as usize,
+            log_format: self.log_format,
+            identity,
+            proxy,
+            swarm,
+            scheduler,
+            admin_listen: self.admin.listen,
+        })
+    }
+
+    /// Nothing binds an address that others reach before this host belongs to a cluster.
+    fn listeners_that_need_an_identity(&self) -> Vec<Problem> {
+        self.listeners()
+            .into_iter()
+            .filter(|(_, address)| !address.ip().is_loopback())
+            .map(|(key, _)| {
+                Problem::at(
+                    key,
+                    "must be a loopback address while [identity] is not set",
+                )
+            })
+            .collect()
+    }
+
+    /// Every key that names an address to listen on.
+    pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
+        vec![
+            ("proxy.listen", self.proxy.listen),
+            ("swarm.listen", self.swarm.listen),
+            ("scheduler.listen", self.scheduler.listen),
+            ("admin.listen", self.admin.listen),
+        ]
+    }
+}
+
+/// The checked table; its problems go to the others.
+fn told<C, E: ToString>(checked: Result<C, Vec<E>>, problems: &mut Vec<Problem>) -> Option<C> {
+    let told =
+        |errors: Vec<E>| problems.extend(errors.iter().map(|e| Problem::told(&e.to_string())));
+    checked.map_err(told).ok()
+}
+
+fn check_roles(names: &[String], problems: &mut Vec<Problem>) -> Roles {
+    if names.is_empty() {
+        problems.push(Problem::at(
+            "roles",
+            "must name at least one of scheduler, seed, proxy",
+        ));
+    }
+    let mut roles = Vec::new();
+    for name in names {
+        match name.parse::<Role>() {
+            Ok(role) if BUILT_ROLES.contains(&role) => roles.push(role),
+            Ok(role) => problems.push(Problem::at("roles", &not_built(role))),
+            Err(problem) => problems.push(Problem::at("roles", &problem)),
+        }
+    }
+    roles.into_iter().collect()
+}
+
+fn not_built(role: Role) -> String {
+    format!(
+        "the {} role is not in this version; remove it",
+        role.as_str()
+    )
+}
+
+// === impl RawIdentity ===
+
+impl RawIdentity {
+    fn check(&self, problems: &mut Vec<Problem>) -> IdentitySource {
+        let files = [
+            ("identity.ca", &self.ca),
+            ("identity.cert", &self.cert),
+            ("identity.key", &self.key),
+        ];
+        let is_empty = |path: &Path| path.as_os_str().is_empty();
+        if files.iter().all(|(_, path)| is_empty(path)) {
+            return IdentitySource::InMemory;
+        }
+        for (key, _) in files.iter().filter(|(_, path)| is_empty(path)) {
+            problems.push(Problem::at(
+                key,
+                "is missing: ca, cert and key are given together or not at all",
+            ));
+        }
+        IdentitySource::Files {
+            ca: self.ca.clone(),
+            cert: self.cert.clone(),
+            key: self.key.clone(),
+        }
+    }
+}
+
+// === impl RawAdmin ===
+
+impl Default for RawAdmin {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from(([127, 0, 0, 1], 65009)),
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! Hands accepted connections to the roles. Connections of other hosts are opened with mutual TLS
+//! here, so that a role is given the decrypted stream and the name in the certificate.
+
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+
+use futures_util::{FutureExt as _, future::BoxFuture};
+use protocol::{
+    Identity, PeerIdentity, Scheduler,
+    grpc::{self, ServeError},
+    identity::IdentityError,
+};
+use proxy::Proxy;
+use scheduler::SchedulerService;
+use swarm::peer::PeerServer;
+use tokio::net::TcpStream;
+use tokio_rustls::{TlsAcceptor, server::TlsStream};
+use tokio_util::sync::CancellationToken;
+
+use crate::accept::Handler;
+
+/// A host that has not shown its certificate by then is let go.
+const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// What carries pieces, beside gRPC on the same port.
+const HTTP1: &[u8] = b"http/1.1";
+
+/// Container runtimes, in plain HTTP.
+pub(crate) struct ProxyHandler(pub(crate) Arc<Proxy>);
+
+/// Other hosts that want pieces, or to know who has them.
+pub(crate) struct PeerHandler {
+    door: Door,
+    server: PeerServer,
+}
+
+/// Hosts that open their session.
+pub(crate) struct SchedulerHandler {
+    door: Door,
+    scheduler: Arc<SchedulerService>,
+}
+
+/// Lets in who has a certificate of the cluster.
+#[derive(Clone)]
+struct Door {
+    acceptor: TlsAcceptor,
+    identity: Identity,
+}
+
+// === impl ProxyHandler ===
+
+impl Handler for ProxyHandler {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        _peer: SocketAddr,
+        closing: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        Arc::clone(&self.0)
+            .serve_connection(stream, closing)
+            .boxed()
+    }
+}
+
+// === impl PeerHandler ===
+
+impl PeerHandler {
+    pub(crate) fn new(identity: &Identity, server: PeerServer) -> Result<Self, IdentityError> {
+        let door = Door::new(identity, &[grpc::ALPN, HTTP1])?;
+        Ok(Self { door, server })
+    }
+}
+
+impl Handler for PeerHandler {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        closing: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        let (door, server) = (self.door.clone(), self.server.clone());
+        let serving = async move {
+            let Some((stream, peer)) = door.open(stream, address).await else {
+                return;
+            };
+            if stream.get_ref().1.alpn_protocol() == Some(grpc::ALPN) {
+                let served =
+                    grpc::serve_availability(stream, peer, Arc::new(server), closing.cancelled())
+                        .await;
+                tell(address, served);
+            } else {
+                server.serve_pieces(stream, peer, closing).await;
+            }
+        };
+        serving.boxed()
+    }
+}
+
+// === impl SchedulerHandler ===
+
+impl SchedulerHandler {
+    pub(crate) fn new(
+        identity: &Identity,
+        scheduler: Arc<SchedulerService>,
+    ) -> Result<Self, IdentityError> {
+        let door = Door::new(identity, &[grpc::ALPN])?;
+        Ok(Self { door, scheduler })
+    }
+}
+
+impl Handler for SchedulerHandler {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+        closing: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        let door = self.door.clone();
+        let scheduler: Arc<dyn Scheduler> = self.scheduler.clone();
+        let serving = async move {
+            let Some((stream, peer)) = door.open(stream, address).await else {
+                return;
+            };
+            let served = grpc::serve_scheduler(stream, peer, scheduler, closing.cancelled()).await;
+            tell(address, served);
+        };
+        serving.boxed()
+    }
+}
+
+// === impl Door ===
+
+impl Door {
+    fn new(identity: &Identity, alpn: &[&[u8]]) -> Result<Self, IdentityError> {
+        let acceptor = TlsAcceptor::from(identity.server_config(alpn)?);
+        Ok(Self {
+            acceptor,
+            identity: identity.clone(),
+        })
+    }
+
+    /// The decrypted stream and who is at its other end; who may not come in is told and logged.
+    async fn open(
+        &self,
+        stream: TcpStream,
+        address: SocketAddr,
+    ) -> Option<(TlsStream<TcpStream>, PeerIdentity)> {
+        let handshake = tokio::time::timeout(HANDSHAKE_TIMEOUT, self.acceptor.accept(stream));
+        let stream = match handshake.await {
+            Ok(Ok(stream)) => stream,
+            Ok(Err(error)) => {
+                tracing::warn!(%address, %error, "a host was refused: no certificate of this cluster");
+                return None;
+            }
+            Err(_) => {
+                tracing::warn!(%address, "a host was let go: it did not finish its TLS handshake");
+                return None;
+            }
+        };
+        let chain = stream.get_ref().1.peer_certificates().unwrap_or_default();
+        match self.identity.peer(chain) {
+            Ok(peer) => Some((stream, peer)),
+            Err(error) => {
+                tracing::warn!(%address, %error, "a host was refused");
+                None
+            }
+        }
+    }
+}
+
+fn tell(address: SocketAddr, served: Result<(), ServeError>) {
+    if let Err(error) = served {
+        tracing::debug!(%address, %error, "a stream ended with an error");
+    }
+}

@@ -1,0 +1,23 @@
+//! The appliance: binds sockets, reads files, arguments and environment, puts the roles together
+//! and takes them down again. It decides nothing about content.
+
+mod accept;
+mod admin;
+mod cache;
+pub mod command;
+pub mod config;
+mod control;
+mod data_dir;
+mod drain;
+mod environment;
+mod handlers;
+mod http_service;
+mod listen;
+mod logging;
+mod metrics;
+mod node;
+mod roles;
+mod setup;
+mod start;
+mod status;
+mod terminal;

@@ -1,0 +1,7 @@
+//! The binary `darter`.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    appliance::command::main()
+}

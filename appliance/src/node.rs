@@ -1,0 +1,191 @@
+//! A node: the roles of one process, put together, run until told to stop, and taken down.
+
+use std::{net::SocketAddr, sync::Arc};
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use sd_notify::NotifyState;
+use swarm::store::Store;
+use tokio::sync::watch;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::{
+    accept::{AcceptContext, ListenerName},
+    admin::{Admin, AdminHandler, Phase},
+    config::Config,
+    control,
+    data_dir::DataDir,
+    drain::{Drained, StopSignals},
+    handlers::{PeerHandler, ProxyHandler, SchedulerHandler},
+    listen::{self, Bound},
+    metrics::Metrics,
+    roles::Roles,
+    status::Overview,
+};
+
+/// Where a running node is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Endpoint {
+    pub(crate) name: ListenerName,
+    pub(crate) addresses: Vec<SocketAddr>,
+}
+
+/// Where the roles listen.
+struct Listen {
+    proxy: SocketAddr,
+    swarm: SocketAddr,
+    scheduler: SocketAddr,
+}
+
+/// A node whose sockets are bound and whose roles run.
+struct Node {
+    context: AcceptContext,
+    phase: watch::Sender<Phase>,
+    endpoints: Vec<Endpoint>,
+    data_dir: DataDir,
+}
+
+/// Runs a node until it is told to stop. `announce` is called once it answers.
+pub(crate) async fn run(config: Config, announce: impl FnOnce(&[Endpoint])) -> anyhow::Result<()> {
+    let mut signals = StopSignals::install()?;
+    let deadline = config.drain_timeout;
+    let node = Node::start(config).await?;
+    announce(&node.endpoints);
+    node.phase.send_replace(Phase::Ready);
+    notify(&[NotifyState::Ready]);
+    signals.next().await;
+    node.phase.send_replace(Phase::Draining);
+    notify(&[NotifyState::Stopping]);
+    tracing::info!(
+        ?deadline,
+        "draining: no new connections, running bodies may end"
+    );
+    let drained = signals
+        .drain(&node.context.closing, &node.context.tasks, deadline)
+        .await;
+    match drained {
+        Drained::Whole => tracing::info!("everything that ran has ended"),
+        Drained::Cut => tracing::warn!("what still ran was cut"),
+    }
+    Ok(())
+}
+
+// === impl Listen ===
+
+impl Listen {
+    fn of(config: &Config) -> Self {
+        Self {
+            proxy: config.proxy.listen,
+            swarm: config.swarm.listen,
+            scheduler: config.scheduler.listen,
+        }
+    }
+}
+
+// === impl Node ===
+
+impl Node {
+    async fn start(config: Config) -> anyhow::Result<Self> {
+        let data_dir = DataDir::open(&config.data_dir)?;
+        let registry = Registry::new();
+        let metrics =
+            Metrics::new(&registry).context("the metrics of the process cannot be registered")?;
+        let (phase, phase_seen) = watch::channel(Phase::Starting);
+        let context = AcceptContext {
+            closing: CancellationToken::new(),
+            tasks: TaskTracker::new(),
+            connections_max: config.connections_max,
+            metrics,
+        };
+        let mut node = Self {
+            context,
+            phase,
+            endpoints: Vec::new(),
+            data_dir,
+        };
+        let admin = listen::bind_both_families("admin.listen", config.admin_listen)?;
+
+        let listen = Listen::of(&config);
+        let named: Vec<String> = config
+            .roles
+            .iter()
+            .map(|role| role.as_str().to_owned())
+            .collect();
+        let mut roles = Roles::build(config, &registry).await?;
+        node.bind_roles(&listen, &roles)?;
+        roles.start(&node.context.tasks, &node.context.closing);
+
+        let handler = AdminHandler(Admin::new(registry.clone(), phase_seen.clone()));
+        node.accept(ListenerName::Admin, admin, Arc::new(handler))?;
+        let store = roles.swarm.store().clone();
+        node.start_control(named, registry, (phase_seen, store))?;
+        Ok(node)
+    }
+
+    /// Binds what the roles listen on. Hosts of the cluster are known by their certificates alone.
+    fn bind_roles(&mut self, listen: &Listen, roles: &Roles) -> anyhow::Result<()> {
+        if let Some(proxy) = &roles.proxy {
+            let bound = listen::bind_both_families("proxy.listen", listen.proxy)?;
+            self.accept(
+                ListenerName::Proxy,
+                bound,
+                Arc::new(ProxyHandler(Arc::clone(proxy))),
+            )?;
+        }
+        let bound = listen::bind("swarm.listen", listen.swarm)?;
+        let handler = PeerHandler::new(&roles.identity, roles.peer_server.clone())?;
+        self.accept(ListenerName::Swarm, bound, Arc::new(handler))?;
+        if let Some(scheduler) = &roles.scheduler {
+            let bound = listen::bind("scheduler.listen", listen.scheduler)?;
+            let handler = SchedulerHandler::new(&roles.identity, Arc::clone(scheduler))?;
+            self.accept(ListenerName::Scheduler, bound, Arc::new(handler))?;
+        }
+        Ok(())
+    }
+
+    fn accept(
+        &mut self,
+        name: ListenerName,
+        bound: Bound,
+        handler: Arc<dyn crate::accept::Handler>,
+    ) -> anyhow::Result<()> {
+        let addresses: Result<Vec<_>, _> = bound
+            .listeners
+            .iter()
+            .map(tokio::net::TcpListener::local_addr)
+            .collect();
+        self.endpoints.push(Endpoint {
+            name,
+            addresses: addresses?,
+        });
+        self.context.accept(name, bound.listeners, handler);
+        Ok(())
+    }
+
+    fn start_control(
+        &self,
+        roles: Vec<String>,
+        registry: Registry,
+        (phase, store): (watch::Receiver<Phase>, Store),
+    ) -> anyhow::Result<()> {
+        let overview = Overview {
+            roles,
+            endpoints: self.endpoints.clone(),
+            registry,
+            phase,
+        };
+        let socket = DataDir::socket_in(self.data_dir.path());
+        let server = control::Server::bind(&socket, overview, store)?;
+        self.context
+            .tasks
+            .spawn(server.run(self.context.closing.clone(), self.context.tasks.clone()));
+        Ok(())
+    }
+}
+
+/// Tells systemd, where it asked to be told.
+fn notify(states: &[NotifyState<'_>]) {
+    if let Err(error) = sd_notify::notify(states) {
+        tracing::warn!(%error, "systemd could not be told");
+    }
+}

@@ -1,0 +1,216 @@
+//! Puts the roles of this process together, and keeps their handlers for the listeners.
+//!
+//! The one place that knows which role is here and which is reached over the network.
+
+use std::{path::Path, sync::Arc, time::SystemTime};
+
+use anyhow::Context as _;
+use prometheus::Registry;
+use protocol::{
+    Host, HostId, Identity, Role, Scheduler,
+    grpc::{AvailabilityClient, SchedulerClient},
+    scheduler::Hello,
+};
+use proxy::Proxy;
+use scheduler::{SchedulerDriver, SchedulerService};
+use seed::Seed;
+use swarm::{
+    Parts, Swarm, conductor,
+    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient},
+    session::SchedulerAt,
+    source::{SourceMetrics, Upstreams},
+    store::{self, Store},
+};
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+use crate::config::{Config, IdentitySource};
+
+/// The cluster of a host that has no certificate files.
+const OWN_CLUSTER: &str = "local";
+
+/// The roles of this process, built and not yet running.
+pub(crate) struct Roles {
+    pub(crate) identity: Identity,
+    pub(crate) swarm: Swarm,
+    pub(crate) peer_server: PeerServer,
+    pub(crate) proxy: Option<Arc<Proxy>>,
+    pub(crate) scheduler: Option<Arc<SchedulerService>>,
+    scheduler_driver: Option<SchedulerDriver>,
+    seed: Option<Seed>,
+    hello: Hello,
+}
+
+// === impl Roles ===
+
+impl Roles {
+    /// Builds every role that `config` names. The store is opened, nothing is bound.
+    pub(crate) async fn build(config: Config, registry: &Registry) -> anyhow::Result<Self> {
+        let identity = identity(&config)?;
+        let (scheduler, scheduler_driver) = match config.roles.contains(Role::Scheduler) {
+            true => {
+                let metrics = scheduler::Metrics::new(registry)?;
+                let (service, driver) = SchedulerService::new(&config.scheduler, metrics);
+                (Some(service), Some(driver))
+            }
+            false => (None, None),
+        };
+        let upstreams = Upstreams::new(
+            config.proxy.source.clone(),
+            SourceMetrics::register(registry)?,
+        )?;
+        let peer_metrics = PeerMetrics::new(registry)?;
+        let piece_client = PieceClient::new(&identity, Default::default(), peer_metrics.clone())?;
+        let limits = conductor::Limits {
+            piece_timeout: config.swarm.piece_timeout,
+            ..conductor::Limits::default()
+        };
+        let (swarm, orders) = Swarm::new(Parts {
+            store: open_store(&config).await?,
+            upstreams: upstreams.clone(),
+            schedulers: schedulers(&config, &identity, scheduler.as_ref()),
+            availability: Arc::new(AvailabilityClient::new(identity.clone())),
+            identity: identity.clone(),
+            pieces: piece_client,
+            seeds: config.swarm.seeds.clone(),
+            limits,
+            metrics: swarm::metrics::Metrics::register(registry)?,
+        });
+        let is_seed = config.roles.contains(Role::Seed);
+        let seed = match is_seed {
+            true => Some(Seed::new(
+                swarm.clone(),
+                orders,
+                seed::Metrics::register(registry)?,
+            )),
+            false => None,
+        };
+        let hello = Hello {
+            host: Host {
+                id: identity.id().clone(),
+                address: config.swarm.advertise,
+            },
+            is_seed,
+            upload_slots: config.swarm.upload_slots,
+            idc: config.swarm.idc.clone(),
+            location: config.swarm.location.clone(),
+        };
+        let peer_server = peer_server(&config, &swarm, peer_metrics);
+        let proxy = match config.roles.contains(Role::Proxy) {
+            true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
+            false => None,
+        };
+        Ok(Self {
+            identity,
+            swarm,
+            peer_server,
+            proxy,
+            scheduler,
+            scheduler_driver,
+            seed,
+            hello,
+        })
+    }
+
+    /// Runs what has no listener of its own, until `closing`.
+    pub(crate) fn start(&mut self, tasks: &TaskTracker, closing: &CancellationToken) {
+        if let Some(driver) = self.scheduler_driver.take() {
+            tasks.spawn(driver.run(closing.clone()));
+        }
+        if let Some(seed) = self.seed.take() {
+            tasks.spawn(seed.run(closing.clone()));
+        }
+        let (swarm, hello, closing) = (self.swarm.clone(), self.hello.clone(), closing.clone());
+        tasks.spawn(async move { swarm.run(hello, closing).await });
+    }
+}
+
+fn peer_server(config: &Config, swarm: &Swarm, metrics: PeerMetrics) -> PeerServer {
+    let bounds = PeerServerConfig {
+        upload_slots: config.swarm.upload_slots,
+        ..PeerServerConfig::default()
+    };
+    PeerServer::new(Arc::new(swarm.clone()), bounds, metrics)
+}
+
+async fn open_store(config: &Config) -> anyhow::Result<Store> {
+    let store = store::Config {
+        dir: config.data_dir.join("store"),
+        storage_quota: config.swarm.storage_quota,
+        manifest_quota: config.swarm.manifest_quota,
+        min_free: config.swarm.min_free,
+    };
+    let opened = tokio::task::spawn_blocking(move || Store::open(store, wall_clock())).await?;
+    Ok(opened?)
+}
+
+/// The scheduler in this process, or those that the configuration names.
+fn schedulers(
+    config: &Config,
+    identity: &Identity,
+    local: Option<&Arc<SchedulerService>>,
+) -> Vec<SchedulerAt> {
+    if let Some(service) = local {
+        let scheduler: Arc<dyn Scheduler> = service.clone();
+        return vec![SchedulerAt {
+            id: identity.id().clone(),
+            scheduler,
+        }];
+    }
+    let remote = |host: &Host| SchedulerAt {
+        id: host.id.clone(),
+        scheduler: Arc::new(SchedulerClient::new(identity.clone(), host.clone())),
+    };
+    config.swarm.schedulers.iter().map(remote).collect()
+}
+
+fn identity(config: &Config) -> anyhow::Result<Identity> {
+    match &config.identity {
+        IdentitySource::InMemory => {
+            let id: HostId = "local".parse()?;
+            Ok(Identity::ephemeral(id, OWN_CLUSTER, config.roles)?)
+        }
+        IdentitySource::Files { ca, cert, key } => {
+            let identity = Identity::from_pem(&text(ca)?, &text(cert)?, &text(key)?)?;
+            for role in config.roles.iter() {
+                anyhow::ensure!(
+                    identity.roles().contains(role),
+                    "the certificate in {} does not give this host the role {}; its roles are in the URI name",
+                    cert.display(),
+                    role.as_str(),
+                );
+            }
+            Ok(identity)
+        }
+    }
+}
+
+fn text(path: &Path) -> anyhow::Result<String> {
+    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
+}
+
+async fn proxy(
+    config: proxy::Config,
+    swarm: &Swarm,
+    upstreams: Upstreams,
+    registry: &Registry,
+) -> anyhow::Result<Arc<Proxy>> {
+    let parts = proxy::Parts {
+        config,
+        engine: Arc::new(swarm.clone()),
+        upstream: Arc::new(upstreams),
+        metrics: proxy::Metrics::new(registry)?,
+        clock: wall_clock,
+    };
+    let proxy = Proxy::new(parts)
+        .await
+        .context("the answers for tags cannot be kept")?;
+    Ok(Arc::new(proxy))
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the composition root hands the clock out"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
+}

@@ -1,0 +1,4 @@
+//! The configuration file: every problem is told, and the shipped file is what the code does.
+
+mod problems;
+mod shipped;

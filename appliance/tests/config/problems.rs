@@ -1,0 +1,103 @@
+//! What is told of a file that cannot be used: everything, at once, with lines.
+
+use appliance::config::read;
+
+/// Reads `text` and compares the problems, one a line.
+#[track_caller]
+fn check(text: &str, expect: &[&str]) {
+    let problems = read(text).err().unwrap_or_default();
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told, expect, "{text}");
+}
+
+#[test]
+fn an_empty_file_is_the_default() {
+    check("", &[]);
+    check("# nothing\n", &[]);
+}
+
+#[test]
+fn a_misspelt_key_is_told_with_the_nearest_known_one() {
+    check(
+        "data_dri = \"/x\"",
+        &["line 1: data_dri: is no known key; did you mean `data_dir`?"],
+    );
+    check(
+        "\n[admin]\nlisen = 1",
+        &["line 3: admin.lisen: is no known key; did you mean `listen`?"],
+    );
+    check(
+        "[admim]\n",
+        &["line 1: admim: is no known key; did you mean `admin`?"],
+    );
+    check(
+        "[identity]\nzzz = 1",
+        &["line 2: identity.zzz: is no known key; known here: ca, cert, key"],
+    );
+}
+
+#[test]
+fn every_problem_is_told_at_once() {
+    check(
+        "drain_timeout = \"soon\"\ncolour = 1\nconnections_max = 0\n[admin]\nlisten = \"here\"\n",
+        &[
+            "line 1: drain_timeout: invalid value: string \"soon\", expected a duration",
+            "line 2: colour: is no known key; known here: data_dir, roles, drain_timeout, connections_max, log_format, identity, proxy, swarm, scheduler, admin",
+            "line 3: connections_max: must be at least 1",
+            "line 5: admin.listen: invalid socket address syntax",
+        ],
+    );
+}
+
+#[test]
+fn a_role_that_is_not_built_is_refused_by_name() {
+    check(
+        "roles = [\"manager\", \"proxy\", \"cook\"]",
+        &[
+            "line 1: roles: the manager role is not in this version; remove it",
+            "line 1: roles: `cook` is no role; the roles are manager, scheduler, seed, proxy",
+        ],
+    );
+    check(
+        "roles = []",
+        &["line 1: roles: must name at least one of scheduler, seed, proxy"],
+    );
+    check(
+        "[manager]\nlisten = \"127.0.0.1:65003\"",
+        &["line 1: manager: the manager role is not in this version; remove its table"],
+    );
+}
+
+#[test]
+fn certificate_files_come_together() {
+    check(
+        "[identity]\nca = \"ca.pem\"\nkey = \"key.pem\"",
+        &["line 1: identity.cert: is missing: ca, cert and key are given together or not at all"],
+    );
+    check(
+        "[identity]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"",
+        &[],
+    );
+}
+
+#[test]
+fn nothing_listens_to_others_before_the_host_has_an_identity() {
+    let admin = "[admin]\nlisten = \"0.0.0.0:65009\"\n";
+    check(
+        admin,
+        &["line 2: admin.listen: must be a loopback address while [identity] is not set"],
+    );
+    check(
+        &format!("{admin}[identity]\nca = \"a\"\ncert = \"b\"\nkey = \"c\""),
+        &[],
+    );
+}
+
+#[test]
+fn a_text_that_is_no_toml_is_told_by_line() {
+    let problems = read("data_dir = \n[admin\n").err().unwrap_or_default();
+    assert!(
+        problems.iter().any(|problem| problem.line() == 1),
+        "{problems:?}"
+    );
+}

@@ -1,0 +1,6 @@
+//! The appliance as a whole: its configuration, its commands, its process, and the tidiness of
+//! the tree it is built from.
+
+mod config;
+mod process;
+mod tidy;

@@ -1,0 +1,5 @@
+//! The binary as a process: what it prints, what it answers, how it ends.
+
+mod commands;
+mod node;
+mod running;
