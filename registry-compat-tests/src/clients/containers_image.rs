@@ -1,0 +1,119 @@
+//! podman, skopeo and buildah: one library, one `registries.conf`, three commands.
+
+use std::fs;
+
+use anyhow::{Context as _, Result, ensure};
+
+use super::{MIRROR, Naming, PULL_LIMIT, Visit, archive};
+use crate::process;
+
+/// Options of podman and buildah that need neither overlay nor a user session.
+const STORAGE: [&str; 2] = ["--storage-driver", "vfs"];
+
+/// `podman pull`, then `podman save`.
+pub(super) fn podman(visit: &Visit<'_>) -> Result<()> {
+    let name = configure(visit)?;
+    let directory = visit.empty_directory("/var/tmp/saved")?;
+    client(visit, "podman", &["pull", "--quiet", &name])?;
+    let save = [
+        "save",
+        "--format",
+        "docker-archive",
+        "--output",
+        "/var/tmp/saved/image.tar",
+        &name,
+    ];
+    client(visit, "podman", &save)?;
+    archive::compare(&directory.join("image.tar"), visit.image.native()?, 0)
+}
+
+/// `buildah pull`, then `buildah push` into an archive.
+pub(super) fn buildah(visit: &Visit<'_>) -> Result<()> {
+    let name = configure(visit)?;
+    let directory = visit.empty_directory("/var/tmp/saved")?;
+    client(visit, "buildah", &["pull", "--quiet", &name])?;
+    client(
+        visit,
+        "buildah",
+        &[
+            "push",
+            &name,
+            "docker-archive:/var/tmp/saved/image.tar:saved",
+        ],
+    )?;
+    archive::compare(&directory.join("image.tar"), visit.image.native()?, 0)
+}
+
+/// `skopeo copy --all` into a directory: both platforms, every blob as it was sent. (Into a layout
+/// skopeo would compress the layer that is not compressed.)
+pub(super) fn skopeo(visit: &Visit<'_>) -> Result<()> {
+    let name = configure(visit)?;
+    let directory = visit.empty_directory("/var/tmp/copied")?;
+    let mut copy = visit.room.client("skopeo");
+    copy.args([
+        "copy",
+        "--all",
+        "--quiet",
+        &format!("docker://{name}"),
+        "dir:/var/tmp/copied",
+    ]);
+    process::check(copy, PULL_LIMIT)?;
+    let mut expected = vec![("manifest.json".to_owned(), &visit.image.index.digest)];
+    let blobs = visit.image.blobs();
+    for platform in &visit.image.platforms {
+        let digest = &platform.manifest.digest;
+        expected.push((format!("{}.manifest.json", hex_of(digest)?), digest));
+    }
+    for blob in &blobs {
+        expected.push((hex_of(&blob.digest)?.to_owned(), &blob.digest));
+    }
+    for (name, digest) in expected {
+        let held = fs::read(directory.join(&name)).with_context(|| format!("no {name}"))?;
+        ensure!(held == visit.image.bytes(digest)?, "{digest} differs");
+    }
+    visit.empty_directory("/var/tmp/copied")?;
+    Ok(())
+}
+
+fn hex_of(digest: &str) -> Result<&str> {
+    Ok(digest
+        .split_once(':')
+        .context("a digest has an algorithm")?
+        .1)
+}
+
+/// Writes the configuration, empties the store, and says what the image is called.
+fn configure(visit: &Visit<'_>) -> Result<String> {
+    for path in [
+        "/var/lib/containers",
+        "/run/containers",
+        "/run/libpod",
+        "/etc/containers",
+    ] {
+        visit.empty_directory(path)?;
+    }
+    visit.room.write(
+        "/etc/containers/policy.json",
+        "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n",
+    )?;
+    let registries = match visit.naming {
+        Naming::Mirror(names) => format!(
+            "[[registry]]\nlocation = \"{}\"\ninsecure = true\n[[registry.mirror]]\n\
+             location = \"{}\"\ninsecure = true\n",
+            names.registry, names.location
+        ),
+        Naming::Explicit(_) => {
+            format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n")
+        }
+    };
+    visit
+        .room
+        .write("/etc/containers/registries.conf", &registries)?;
+    Ok(visit.registry_name())
+}
+
+fn client(visit: &Visit<'_>, program: &str, arguments: &[&str]) -> Result<String> {
+    let mut command = visit.room.client(program);
+    command.args(STORAGE).args(arguments);
+    process::check(command, PULL_LIMIT)
+}

@@ -1,0 +1,137 @@
+//! Drivers of the real clients: each configures its client at the real paths of a [`Room`], pulls,
+//! and compares what the client then has with the image, byte for byte.
+//!
+//! A driver begins with an empty store each time and knows nothing of Darter: whoever answers on
+//! `localhost:65001` is what the client is told to use.
+
+use std::{fs, path::PathBuf, time::Duration};
+
+use anyhow::{Context as _, Result};
+
+use crate::{image::Image, namespace::Room};
+
+mod archive;
+mod containerd;
+mod containers_image;
+mod cri;
+mod dockerd;
+
+/// The address that every client is pointed to.
+pub const MIRROR: &str = "localhost:65001";
+
+/// A pull of a big image by the slowest client, on two busy cores.
+const PULL_LIMIT: Duration = Duration::from_secs(240);
+
+/// A daemon's start on two busy cores.
+const START_LIMIT: Duration = Duration::from_secs(60);
+
+/// The clients that are tested.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Client {
+    /// `docker pull` of a Hub name, with `registry-mirrors`.
+    Dockerd,
+    /// `docker build` with BuildKit, `FROM` a Hub name.
+    Buildkit,
+    /// `ctr images pull` with a hosts directory.
+    Ctr,
+    /// PullImage over the container runtime interface.
+    Cri,
+    Podman,
+    Skopeo,
+    Buildah,
+}
+
+/// Which names a client uses for the image.
+#[derive(Debug, Clone)]
+pub enum Naming {
+    /// The image's own name, by the client's mirror configuration.
+    Mirror(Mirrored),
+    /// `localhost:65001/<this>`, without any configuration.
+    Explicit(String),
+}
+
+/// An image's own names, and how the path form names its registry at the mirror.
+#[derive(Debug, Clone)]
+pub struct Mirrored {
+    /// The repository at Docker Hub, without `library/`.
+    pub hub: String,
+    /// The registry's name in image names.
+    pub registry: String,
+    pub repository: String,
+    /// What containers/image puts in place of the registry's name.
+    pub location: String,
+}
+
+/// One client's pull of one image in a room.
+#[derive(Debug)]
+pub struct Visit<'a> {
+    pub room: &'a Room,
+    pub image: &'a Image,
+    pub naming: &'a Naming,
+}
+
+// === impl Client ===
+
+impl Client {
+    pub const ALL: [Self; 7] = [
+        Self::Dockerd,
+        Self::Buildkit,
+        Self::Ctr,
+        Self::Cri,
+        Self::Podman,
+        Self::Skopeo,
+        Self::Buildah,
+    ];
+
+    /// Pulls into an empty store and compares.
+    ///
+    /// # Errors
+    /// The pull fails, with the client's own output, or a byte differs.
+    pub fn pull(self, visit: &Visit<'_>) -> Result<()> {
+        match self {
+            Self::Dockerd => dockerd::pull(visit),
+            Self::Buildkit => dockerd::build(visit),
+            Self::Ctr => containerd::pull(visit),
+            Self::Cri => containerd::pull_by_cri(visit),
+            Self::Podman => containers_image::podman(visit),
+            Self::Skopeo => containers_image::skopeo(visit),
+            Self::Buildah => containers_image::buildah(visit),
+        }
+        .with_context(|| format!("{self:?} of {:?}", visit.naming))
+    }
+}
+
+// === impl Visit ===
+
+impl Visit<'_> {
+    /// The name of the image for a client whose mirror stands for Docker Hub.
+    fn hub_name(&self) -> String {
+        match self.naming {
+            Naming::Mirror(names) => format!("{}:latest", names.hub),
+            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+        }
+    }
+
+    /// The name of the image for a client that can mirror any registry.
+    fn registry_name(&self) -> String {
+        match self.naming {
+            Naming::Mirror(names) => format!("{}/{}:latest", names.registry, names.repository),
+            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+        }
+    }
+
+    /// A directory of the room, emptied but kept, since it may be a mount; its path outside.
+    fn empty_directory(&self, path: &str) -> Result<PathBuf> {
+        let outside = self.room.host_path(path)?;
+        fs::create_dir_all(&outside)?;
+        for entry in fs::read_dir(&outside)? {
+            let entry = entry?;
+            if entry.file_type()?.is_dir() {
+                fs::remove_dir_all(entry.path())?;
+            } else {
+                fs::remove_file(entry.path())?;
+            }
+        }
+        Ok(outside)
+    }
+}

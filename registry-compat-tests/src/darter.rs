@@ -1,0 +1,164 @@
+//! The real binary, started with a configuration of the test's and stopped with it.
+
+use std::{
+    fs,
+    net::SocketAddr,
+    os::unix::fs::{PermissionsExt as _, chown},
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use tempfile::TempDir;
+
+use crate::{
+    namespace::{DARTER_UID, REGISTRY, Room},
+    process::{self, Process},
+};
+
+const START_LIMIT: Duration = Duration::from_secs(20);
+
+/// A running node. Dropped, it is killed.
+#[derive(Debug)]
+pub struct Darter {
+    process: Process,
+}
+
+/// A directory that the user of a room's Darter may use, with the binary in it.
+#[derive(Debug)]
+pub struct Home {
+    directory: TempDir,
+}
+
+// === impl Darter ===
+
+impl Darter {
+    /// `darter up` in a room, as the user that has a route to the registry; it answers on the
+    /// real port with the real registry behind `docker.io` and `registry.test:5000`.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn in_room(room: &Room, home: &Home) -> Result<Self> {
+        let registry = |name: &str| {
+            format!("[[proxy.registry]]\nname = \"{name}\"\nendpoint = \"http://{REGISTRY}\"\n")
+        };
+        let registries = ["docker.io", "registry.test:5000", "registry.test"].map(registry);
+        let config = home.write("darter.toml", &registries.concat())?;
+        let mut command = room.darter(&home.binary());
+        command.arg("up").arg("--config").arg(config);
+        command.arg("--data-dir").arg(home.path().join("data"));
+        Self::start(command, home)
+    }
+
+    /// `darter run` beside the test, with `config`.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn run(config: &str, home: &Home) -> Result<Self> {
+        let config = home.write("darter.toml", config)?;
+        let mut command = process::command(home.binary());
+        command.arg("run").arg("--config").arg(config);
+        Self::start(command, home)
+    }
+
+    fn start(command: Command, home: &Home) -> Result<Self> {
+        let log = home.path().join("log");
+        // What an earlier process said must not be taken for this one's word.
+        fs::write(&log, "")?;
+        let mut process = Process::start("darter", command, &log)?;
+        // Both ways of starting tell the admin port last, once everything answers.
+        let told = |log: &str| log.contains("  admin ") || log.contains("\"listener\":\"admin\"");
+        let is_up = || fs::read_to_string(&log).is_ok_and(|text| told(&text));
+        process.wait_ready(START_LIMIT, is_up)?;
+        Ok(Self { process })
+    }
+
+    /// Where its proxy answers, as it was told; a port that the kernel chose is known to nobody else.
+    ///
+    /// # Errors
+    /// It has told nothing of a proxy.
+    pub fn proxy(&self) -> Result<SocketAddr> {
+        let log = self.log()?;
+        let told = log.split("\"listener\":\"proxy\",\"addresses\":\"[").nth(1);
+        let address = told.and_then(|told| told.split([',', ']']).next());
+        Ok(address.context("no proxy was told of")?.parse()?)
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log(&self) -> Result<String> {
+        self.process.log()
+    }
+
+    /// SIGTERM, and the wait for a clean end.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn stop(mut self) -> Result<()> {
+        self.process.stop()
+    }
+
+    /// SIGKILL, as a power cut would.
+    ///
+    /// # Errors
+    /// The process is not to be found.
+    pub fn kill(mut self) -> Result<()> {
+        self.process.kill()
+    }
+}
+
+// === impl Home ===
+
+impl Home {
+    /// A fresh home with an empty data directory.
+    ///
+    /// # Errors
+    /// The binary is not built, or nothing can be written.
+    pub fn new() -> Result<Self> {
+        let directory = tempfile::Builder::new().prefix("darter-home-").tempdir()?;
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
+        let home = Self { directory };
+        fs::copy(built()?, home.binary()).context("the binary cannot be copied")?;
+        fs::create_dir(home.path().join("data"))?;
+        chown(home.path().join("data"), Some(DARTER_UID), Some(DARTER_UID))?;
+        Ok(home)
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// Writes a file that everybody may read.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write(&self, name: &str, text: &str) -> Result<PathBuf> {
+        let path = self.path().join(name);
+        fs::write(&path, text)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
+        Ok(path)
+    }
+
+    fn binary(&self) -> String {
+        self.path().join("darter").display().to_string()
+    }
+}
+
+/// The binary that cargo has put beside the tests.
+fn built() -> Result<PathBuf> {
+    let test = std::env::current_exe()?;
+    let directory = test
+        .parent()
+        .and_then(Path::parent)
+        .context("a test lies in deps/")?;
+    let binary = directory.join("darter");
+    anyhow::ensure!(
+        binary.exists(),
+        "{} is missing: build the workspace first, as registry-compat-tests/run does",
+        binary.display()
+    );
+    Ok(binary)
+}

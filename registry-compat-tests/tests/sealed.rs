@@ -1,0 +1,91 @@
+//! Every client through Darter, in a room where only Darter can reach the registry: cold, and
+//! again, with an empty store of its own, when the registry is gone.
+
+use anyhow::{Context as _, Result};
+use registry_compat_tests::{
+    can_run,
+    clients::{Client, Mirrored, Naming, Visit},
+    darter::{Darter, Home},
+};
+
+use crate::stage::{PROGRAMS, Stage};
+
+/// The image by its own names, each client's mirror being Darter. The library of podman, skopeo
+/// and buildah takes no port inside a path, so there the registry has a second name without one.
+fn mirrored() -> Naming {
+    Naming::Mirror(Mirrored {
+        hub: "sealed".to_owned(),
+        registry: "registry.test:5000".to_owned(),
+        repository: "team/sealed".to_owned(),
+        location: "localhost:65001/registry.test".to_owned(),
+    })
+}
+
+fn pulls(client: Client, naming: &Naming) -> Result<()> {
+    if !can_run(&PROGRAMS)? {
+        return Ok(());
+    }
+    let stage = Stage::sealed()?;
+    let home = Home::new()?;
+    let darter = Darter::in_room(&stage.room, &home)?;
+    let visit = Visit {
+        room: &stage.room,
+        image: &stage.golden.image,
+        naming,
+    };
+    let told = |darter: &Darter| darter.log().unwrap_or_default();
+    client.pull(&visit).with_context(|| told(&darter))?;
+    stage.registry.asked_only_by("darter/")?;
+    stage.registry.stop()?;
+    client
+        .pull(&visit)
+        .with_context(|| format!("upstream gone\n{}", told(&darter)))?;
+    darter.stop()
+}
+
+#[test]
+fn dockerd_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Dockerd, &mirrored())
+}
+
+#[test]
+fn buildkit_builds_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Buildkit, &mirrored())
+}
+
+#[test]
+fn ctr_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Ctr, &mirrored())
+}
+
+#[test]
+fn cri_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Cri, &mirrored())
+}
+
+#[test]
+fn podman_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Podman, &mirrored())
+}
+
+#[test]
+fn skopeo_copies_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Skopeo, &mirrored())
+}
+
+#[test]
+fn buildah_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
+    pulls(Client::Buildah, &mirrored())
+}
+
+/// Docker's grammar has no port inside a path, so the registry is named without one.
+#[test]
+fn every_client_pulls_an_explicit_name_through_darter() -> Result<()> {
+    for client in Client::ALL {
+        pulls(
+            client,
+            &Naming::Explicit("registry.test/team/sealed".to_owned()),
+        )?;
+    }
+    Ok(())
+}
