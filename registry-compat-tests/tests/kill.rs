@@ -17,7 +17,7 @@ use registry_compat_tests::{
 use crate::{herd::alone, stage::workspace};
 
 /// Kills, in all; each is a moment of its own.
-const KILLS: u64 = 20;
+const KILLS: u64 = 200;
 
 /// A store lives through so many kills before an empty one takes its place.
 const KILLS_PER_STORE: u64 = 4;

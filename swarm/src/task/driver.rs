@@ -121,12 +121,13 @@ impl Driver {
         }
         self.ask().await;
         let stage = loop {
+            // Before the wait: the verdict on the whole may be the last thing that happens.
+            self.hash();
             if let Some(stage) = self.ended.take() {
                 break stage;
             }
             self.carry_out().await;
             self.publish();
-            self.hash();
             self.step().await;
         };
         self.close(&stage).await;
