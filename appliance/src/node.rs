@@ -50,8 +50,9 @@ pub(crate) async fn run(config: Config, announce: impl FnOnce(&[Endpoint])) -> a
     let mut signals = StopSignals::install()?;
     let deadline = config.drain_timeout;
     let node = Node::start(config).await?;
-    announce(&node.endpoints);
+    // Whoever reads the announcement may ask at once.
     node.phase.send_replace(Phase::Ready);
+    announce(&node.endpoints);
     notify(&[NotifyState::Ready]);
     signals.next().await;
     node.phase.send_replace(Phase::Draining);
