@@ -79,16 +79,24 @@ impl PieceSet {
     /// The first piece at or after `start` that is not in.
     pub fn first_missing(&self, start: u32) -> u32 {
         let mut index = start;
-        while self.contains(PieceIndex(index)) {
-            index += 1;
+        while let Some(word) = self.words.get(index as usize / 64) {
+            let run = (word >> (index % 64)).trailing_ones();
+            index += run;
+            if run == 0 || index % 64 != 0 {
+                break;
+            }
         }
         index
     }
 
     /// Adds every piece of `other`.
     pub fn union(&mut self, other: &Self) {
-        for piece in other.iter() {
-            self.insert(piece);
+        if self.words.len() < other.words.len() {
+            self.words.resize(other.words.len(), 0);
+        }
+        for (word, more) in self.words.iter_mut().zip(&other.words) {
+            self.count += (more & !*word).count_ones();
+            *word |= more;
         }
     }
 
@@ -160,6 +168,16 @@ mod tests {
         }
 
         #[test]
+        fn a_union_has_what_either_has(one in btree_set(0u32..300, 0..50), other in btree_set(0u32..300, 0..50)) {
+            let of = |indices: &BTreeSet<u32>| indices.iter().copied().map(PieceIndex).collect::<PieceSet>();
+            let mut both = of(&one);
+            both.union(&of(&other));
+            let expect = of(&one.union(&other).copied().collect());
+            prop_assert_eq!(both.len(), expect.len());
+            prop_assert_eq!(both.to_bytes(), expect.to_bytes());
+        }
+
+        #[test]
         fn any_bytes_are_read_or_refused(bytes in any::<Vec<u8>>()) {
             let set = PieceSet::from_bytes(&bytes).unwrap();
             prop_assert!(set.len() as usize <= bytes.len() * 8);
@@ -181,5 +199,7 @@ mod tests {
         assert_eq!(set.first_missing(5), 64);
         assert!(set.contains_all(65..130));
         assert!(!set.contains_all(64..66));
+        assert_eq!(PieceSet::of_range(0..128).first_missing(0), 128);
+        assert_eq!(PieceSet::of_range(3..4).first_missing(0), 0);
     }
 }

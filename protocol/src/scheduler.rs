@@ -23,6 +23,9 @@ pub const TASKS_PER_MESSAGE_MAX: usize = 1024;
 /// Candidate parents in one [`Down::Parents`].
 pub const CANDIDATES_MAX: usize = 16;
 
+/// Siblings in one [`Down::Parents`].
+pub const SIBLINGS_MAX: usize = 32;
+
 /// A scheduler, in this process or another.
 #[async_trait::async_trait]
 pub trait Scheduler: Send + Sync + std::fmt::Debug {
@@ -81,17 +84,24 @@ pub enum Up {
 /// From a scheduler to a host.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Down {
-    /// Fetch from these, best first.
+    /// Fetch from these. The parents, best first, have a way to a source; the siblings are equals
+    /// who exchange what they have. Adds to what was told before, and takes nothing back.
     Parents {
         task: TaskId,
         parents: Vec<Candidate>,
+        siblings: Vec<Candidate>,
         fetcher: Option<HostId>,
     },
     /// Somebody is about to have it. Ask the scheduler no more; go to the source yourself only
     /// when nothing was heard of this task for `patience`.
     Wait { task: TaskId, patience: Duration },
-    /// The host is the fetcher: go to the source. `epoch` rises with every grant of the task.
-    BackToSource { task: TaskId, epoch: u64 },
+    /// The host is the fetcher: go to the source for what `holders` do not have. `epoch` rises
+    /// with every grant of the task.
+    BackToSource {
+        task: TaskId,
+        epoch: u64,
+        holders: Vec<Candidate>,
+    },
     /// To a seed: begin to have this task.
     Warm { task: TaskId, origin: Origin },
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own

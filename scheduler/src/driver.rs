@@ -89,12 +89,17 @@ struct OpenSession {
 // === impl SchedulerService ===
 
 impl SchedulerService {
-    /// A scheduler and the driver that must be run for it to answer.
-    pub fn new(config: &Config, metrics: Metrics) -> (Arc<Self>, SchedulerDriver) {
+    /// A scheduler of a cluster whose view names `seeds`, and the driver that must be run for it
+    /// to answer. Without names, whoever joins as a seed is one.
+    pub fn new(
+        config: &Config,
+        seeds: Vec<HostId>,
+        metrics: Metrics,
+    ) -> (Arc<Self>, SchedulerDriver) {
         let (request_sender, requests) = mpsc::channel(REQUESTS);
         let (inbox_sender, inbox) = mpsc::channel(INBOX);
         let driver = SchedulerDriver {
-            engine: Engine::new(config.limits()),
+            engine: Engine::new(config.limits(), seeds),
             metrics,
             requests,
             inbox,
@@ -287,6 +292,10 @@ impl SchedulerDriver {
     }
 
     fn send_commands(&mut self) {
+        while let Some(host) = self.engine.poll_ban() {
+            tracing::warn!(%host, "banned for a while: it gave others what does not match its signature");
+            self.metrics.banned();
+        }
         while let Some(Command { host, down }) = self.engine.poll_command() {
             let Some(number) = self.by_host.get(&host).copied() else {
                 continue;

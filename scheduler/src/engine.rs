@@ -16,16 +16,19 @@ use protocol::{
     scheduler::{Failure, Hello, TASKS_PER_MESSAGE_MAX},
 };
 
+mod blames;
 mod evaluator;
 mod filter;
 mod hosts;
 mod limits;
 mod peer;
 mod phase;
+mod siblings;
 mod source;
 mod status;
 mod task;
 mod turn;
+mod view;
 
 pub use evaluator::Score;
 pub use filter::Refusal;
@@ -46,6 +49,7 @@ pub struct Engine {
     tasks: BTreeMap<TaskId, Task>,
     timers: BTreeSet<(Instant, TaskId)>,
     commands: VecDeque<Command>,
+    bans: VecDeque<HostId>,
     grants: u64,
 }
 
@@ -70,13 +74,16 @@ pub struct Command {
 // === impl Engine ===
 
 impl Engine {
-    pub fn new(limits: Limits) -> Self {
+    /// The scheduler of a cluster whose view names `seeds`; without any, whoever joins as a seed
+    /// is one.
+    pub fn new(limits: Limits, seeds: Vec<HostId>) -> Self {
         Self {
             limits,
-            hosts: Hosts::default(),
+            hosts: Hosts::new(seeds),
             tasks: BTreeMap::new(),
             timers: BTreeSet::new(),
             commands: VecDeque::new(),
+            bans: VecDeque::new(),
             grants: 0,
         }
     }
@@ -106,6 +113,11 @@ impl Engine {
         self.commands.pop_front()
     }
 
+    /// The next host that is banned from now on. Call until it returns `None`.
+    pub fn poll_ban(&mut self) -> Option<HostId> {
+        self.bans.pop_front()
+    }
+
     /// When to call [`Engine::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         self.timers.first().map(|(at, _)| *at)
@@ -124,7 +136,7 @@ impl Engine {
     }
 
     fn leave(&mut self, now: Instant, id: &HostId) {
-        let Some((key, record)) = self.hosts.remove(id) else {
+        let Some((key, record)) = self.hosts.remove(now, id) else {
             return;
         };
         self.commands.retain(|command| command.host != *id);
@@ -228,10 +240,13 @@ impl Engine {
             grants: &mut self.grants,
             affected: Vec::new(),
             outdated: BTreeSet::new(),
+            lonely: Vec::new(),
+            banned: Vec::new(),
             stirred: false,
         };
         act(&mut turn);
         turn.settle();
+        let banned = std::mem::take(&mut turn.banned);
         let is_over = turn.forget_at().is_some_and(|at| at <= now);
         let wake = turn.wake_at();
         task.wake_at = wake;
@@ -247,6 +262,20 @@ impl Engine {
             if let Some(at) = wake {
                 self.timers.insert((at, id));
             }
+        }
+        for host in banned {
+            self.shut_out(now, host);
+        }
+    }
+
+    /// Takes a banned host out of everything that others get from it.
+    fn shut_out(&mut self, now: Instant, host: HostKey) {
+        let Some(record) = self.hosts.get(host) else {
+            return;
+        };
+        self.bans.push_back(record.host.id.clone());
+        for task in record.tasks.union(&record.warming).copied().collect::<Vec<_>>() {
+            self.turn(now, task, |turn| turn.shut_out(host));
         }
     }
 }

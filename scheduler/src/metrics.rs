@@ -10,6 +10,7 @@ pub struct Metrics {
     tasks: IntGauge,
     messages: IntCounter,
     answers: IntCounterVec,
+    banned: IntCounter,
     closed: IntCounterVec,
 }
 
@@ -56,6 +57,10 @@ impl Metrics {
                 "Messages received from hosts.",
             )?,
             answers: IntCounterVec::new(answers, &["answer"])?,
+            banned: IntCounter::new(
+                "darter_scheduler_banned_total",
+                "Hosts banned for what they gave others.",
+            )?,
             closed: IntCounterVec::new(closed, &["reason"])?,
         };
         for answer in Answer::ALL {
@@ -68,6 +73,7 @@ impl Metrics {
         registry.register(Box::new(metrics.tasks.clone()))?;
         registry.register(Box::new(metrics.messages.clone()))?;
         registry.register(Box::new(metrics.answers.clone()))?;
+        registry.register(Box::new(metrics.banned.clone()))?;
         registry.register(Box::new(metrics.closed.clone()))?;
         Ok(metrics)
     }
@@ -83,6 +89,10 @@ impl Metrics {
 
     pub(crate) fn answered(&self, answer: Answer) {
         self.answers.with_label_values(&[answer.as_str()]).inc();
+    }
+
+    pub(crate) fn banned(&self) {
+        self.banned.inc();
     }
 
     pub(crate) fn closed(&self, reason: Closed) {
@@ -155,6 +165,7 @@ mod tests {
             names,
             [
                 "darter_scheduler_answers_total",
+                "darter_scheduler_banned_total",
                 "darter_scheduler_hosts",
                 "darter_scheduler_messages_total",
                 "darter_scheduler_sessions_closed_total",

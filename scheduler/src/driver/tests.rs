@@ -23,7 +23,7 @@ fn run(hosts_max: u32) -> Running {
     config.settle = Duration::ZERO;
     config.hosts_max = NonZeroU32::new(hosts_max).unwrap();
     let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
-    let (service, driver) = SchedulerService::new(&config, metrics);
+    let (service, driver) = SchedulerService::new(&config, Vec::new(), metrics);
     let shutdown = CancellationToken::new();
     let mut tasks = JoinSet::new();
     tasks.spawn(driver.run(shutdown.clone()));

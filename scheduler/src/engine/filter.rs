@@ -22,6 +22,8 @@ pub enum Refusal {
     Itself,
     /// It has no session, or was not heard for long.
     NotAlive,
+    /// Others have caught it lying.
+    Banned,
     /// It neither has pieces nor is getting any.
     NothingToGive,
     /// The child could not use it a short while ago.
@@ -64,6 +66,7 @@ impl Refusal {
             Self::TooDeep | Self::NoFreeSlot => true,
             Self::Itself
             | Self::NotAlive
+            | Self::Banned
             | Self::NothingToGive
             | Self::FailedForChild
             | Self::ServesNobody
@@ -101,6 +104,9 @@ impl<'a> Filter<'a> {
         let host = self.hosts.get(candidate).ok_or(Refusal::NotAlive)?;
         if host.state(self.now, self.limits.host_silence) == HostState::Silent {
             return Err(Refusal::NotAlive);
+        }
+        if self.hosts.is_banned(candidate, self.now) {
+            return Err(Refusal::Banned);
         }
         let peer = self.task.peer(candidate).ok_or(Refusal::NothingToGive)?;
         match peer.state {

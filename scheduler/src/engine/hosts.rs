@@ -9,8 +9,14 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, TaskId,
+    Host, HostId, TaskId, ring,
     scheduler::{Hello, ParentFailure},
+};
+
+use super::{
+    Limits,
+    blames::{Blames, Reporter},
+    view::View,
 };
 
 /// One session of one host.
@@ -27,6 +33,8 @@ pub(super) struct Hosts {
     by_key: BTreeMap<HostKey, HostRecord>,
     by_id: BTreeMap<HostId, HostKey>,
     seeds: BTreeSet<HostKey>,
+    view: View,
+    blames: Blames,
 }
 
 #[derive(Debug)]
@@ -56,12 +64,28 @@ pub enum HostState {
     Silent,
 }
 
+/// Who is to bring a task in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum RingSeed {
+    Here(HostKey),
+    /// It has no session, and not for long: it is waited for.
+    Expected,
+}
+
 /// Outcomes that count for the success ratio; older ones fade by halves.
 const OUTCOMES_MAX: u32 = 256;
 
 // === impl Hosts ===
 
 impl Hosts {
+    /// Hosts of a cluster whose view names `seeds`; without any, those that join are the seeds.
+    pub(super) fn new(seeds: Vec<HostId>) -> Self {
+        Self {
+            view: View::new(seeds),
+            ..Self::default()
+        }
+    }
+
     pub(super) fn insert(&mut self, now: Instant, hello: Hello) -> HostKey {
         let key = HostKey(self.next);
         self.next = self.next.wrapping_add(1);
@@ -73,9 +97,11 @@ impl Hosts {
         key
     }
 
-    pub(super) fn remove(&mut self, id: &HostId) -> Option<(HostKey, HostRecord)> {
+    pub(super) fn remove(&mut self, now: Instant, id: &HostId) -> Option<(HostKey, HostRecord)> {
         let key = self.by_id.remove(id)?;
-        self.seeds.remove(&key);
+        if self.seeds.remove(&key) {
+            self.view.left(now, id);
+        }
         self.by_key.remove(&key).map(|record| (key, record))
     }
 
@@ -101,7 +127,49 @@ impl Hosts {
     }
 
     pub(super) fn has_seeds(&self) -> bool {
-        !self.seeds.is_empty()
+        !self.seeds.is_empty() || !self.view.is_empty()
+    }
+
+    /// The seed that everybody's ring names for `task`, of those that `can_fetch`: its session, or
+    /// that it is expected back.
+    pub(super) fn ring_seed(
+        &mut self,
+        now: Instant,
+        (task, absence): (TaskId, Duration),
+        can_fetch: impl Fn(&Self, HostKey) -> bool,
+    ) -> Option<RingSeed> {
+        self.view.begin(now);
+        let is_named = |record: &HostRecord| {
+            self.view.is_empty() || self.view.names(&record.host.id)
+        };
+        let joined = self
+            .seeds()
+            .filter(|(key, record)| is_named(record) && can_fetch(self, *key));
+        let joined: Vec<&HostId> = joined.map(|(_, record)| &record.host.id).collect();
+        let away = self.view.expected(now, absence);
+        let away = away.filter(|id| !self.by_id.contains_key(*id));
+        let id = ring::responsible(task, joined.into_iter().chain(away))?;
+        Some(match self.key(id) {
+            Some(key) => RingSeed::Here(key),
+            None => RingSeed::Expected,
+        })
+    }
+
+    /// `reporter` says that `liar` lied; tells whether the cluster bans it for that.
+    pub(super) fn blame(&mut self, now: Instant, limits: &Limits, reporter: HostKey, liar: HostKey) -> bool {
+        let (Some(reporter), Some(liar)) = (self.by_key.get(&reporter), self.by_key.get(&liar)) else {
+            return false;
+        };
+        let reporter = Reporter {
+            id: &reporter.host.id,
+            is_seed: reporter.is_seed,
+        };
+        self.blames.blame(now, limits, reporter, &liar.host.id)
+    }
+
+    pub(super) fn is_banned(&self, key: HostKey, now: Instant) -> bool {
+        self.get(key)
+            .is_some_and(|record| self.blames.is_banned(&record.host.id, now))
     }
 
     pub(super) fn len(&self) -> usize {

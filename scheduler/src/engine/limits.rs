@@ -20,6 +20,10 @@ pub struct Limits {
     pub tasks_per_host_max: usize,
     /// Parents of one peer; no more are given.
     pub parents_max: usize,
+    /// Siblings of one peer; beyond it a newcomer takes the place of a pair. 0 is none.
+    pub siblings_max: usize,
+    /// Holders named to a new fetcher, so that it asks the source only for the rest.
+    pub holders_max: usize,
     /// Children that a peer is given in each task even when the slots of its host are taken by
     /// other tasks, so that the tree of every task grows; the host may still say that it is busy.
     pub reserved_children: usize,
@@ -36,6 +40,15 @@ pub struct Limits {
     pub failed_fetchers_max: usize,
     /// Fetchers lost before everybody is told to ask the upstream for itself.
     pub attempts_max: u32,
+    /// How long a seed of the view may be without a session before its tasks go to the next one.
+    pub seed_absence: Duration,
+    /// Hosts that must say of another that it lied before the cluster bans it; a seed's word
+    /// is enough alone.
+    pub reporters_min: usize,
+    /// How long a ban lasts, and a report counts.
+    pub ban: Duration,
+    /// Hosts that are blamed at once; a report about one more is not taken.
+    pub blamed_max: usize,
     /// How long the first grant is held back where the view has no seed, so that a herd that
     /// arrives together finds one fetcher. May be zero.
     pub settle: Duration,
@@ -76,6 +89,8 @@ impl Default for Limits {
             peers_per_task_max: 100_000,
             tasks_per_host_max: 100_000,
             parents_max: 4,
+            siblings_max: 16,
+            holders_max: 8,
             reserved_children: 2,
             depth_max: 16,
             candidates_examined_max: 64,
@@ -83,6 +98,10 @@ impl Default for Limits {
             exclusions_max: 16,
             failed_fetchers_max: 16,
             attempts_max: 3,
+            seed_absence: Duration::from_secs(5),
+            reporters_min: 3,
+            ban: Duration::from_secs(600),
+            blamed_max: 1024,
             settle: Duration::from_millis(50),
             proof: PROGRESS_INTERVAL * 3,
             stall: Duration::from_secs(60),

@@ -18,6 +18,7 @@ pub(super) struct Peer {
     pub(super) depth: u16,
     pub(super) parents: Vec<HostKey>,
     pub(super) children: Vec<HostKey>,
+    pub(super) siblings: Vec<HostKey>,
     pub(super) excluded: Vec<Exclusion>,
 }
 
@@ -63,6 +64,7 @@ impl Peer {
             depth: 0,
             parents: Vec::new(),
             children: Vec::new(),
+            siblings: Vec::new(),
             excluded: Vec::new(),
         }
     }

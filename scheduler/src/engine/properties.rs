@@ -29,6 +29,7 @@ fn limits() -> Limits {
         peers_per_task_max: PEERS_MAX,
         hosts_max: 6,
         depth_max: 3,
+        siblings_max: 3,
         ..Limits::default()
     }
 }
@@ -142,6 +143,7 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
         }
     }
     prop_assert!(rooted.len() == task.peers.len(), "a cycle in {task:?}");
+    siblings_hold(task)?;
     let waits = task.peers.iter().any(|peer| peer.state == "waiting");
     let has_holder = task
         .peers
@@ -155,6 +157,18 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
     Ok(())
 }
 
+fn siblings_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
+    for peer in &task.peers {
+        prop_assert!(peer.siblings.len() <= limits().siblings_max, "{task:?}");
+        for sibling in &peer.siblings {
+            let other = task.peers.iter().find(|other| other.host == *sibling);
+            let is_mutual = other.is_some_and(|other| other.siblings.contains(&peer.host));
+            prop_assert!(is_mutual && *sibling != peer.host, "{task:?}");
+        }
+    }
+    Ok(())
+}
+
 fn step() -> impl Strategy<Value = (Step, u16)> {
     let event = (any::<u8>(), any::<u8>(), 0u8..19, any::<u8>());
     (event, any::<u16>())
@@ -165,7 +179,7 @@ proptest! {
 
     #[test]
     fn whatever_happens_the_graph_holds(steps in vec(step(), 1..120)) {
-        let mut engine = Engine::new(limits());
+        let mut engine = Engine::new(limits(), Vec::new());
         let mut now = epoch();
         for number in 0..HOSTS - 2 {
             engine.handle(now, said((number, 0, 0, 3)));

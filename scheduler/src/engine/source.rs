@@ -5,11 +5,11 @@
 
 use std::{cmp::Reverse, time::Instant};
 
-use protocol::{Down, HostId, ring, scheduler::Failure};
+use protocol::{Candidate, Down, HostId, scheduler::Failure};
 
 use super::{
     filter::Lack,
-    hosts::HostKey,
+    hosts::{HostKey, Hosts, RingSeed},
     peer::{Exclusion, PeerState, Supply},
     phase::Phase,
     turn::Turn,
@@ -171,13 +171,21 @@ impl Turn<'_> {
 
     /// Finds somebody to bring the task in: the seed of the ring, else one of the waiting.
     fn begin_source(&mut self) {
-        if let Some(seed) = self.seed_of_ring() {
-            return match self.task.state(seed) {
-                Some(PeerState::Waiting { .. }) => self.grant(seed),
-                Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => {
-                    self.warm(seed);
-                }
-            };
+        match self.seed_of_ring() {
+            Some(RingSeed::Here(seed)) => {
+                return match self.task.state(seed) {
+                    Some(PeerState::Waiting { .. }) => self.grant(seed),
+                    Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => {
+                        self.warm(seed);
+                    }
+                };
+            }
+            // Looked at again with the waiting.
+            Some(RingSeed::Expected) => {
+                self.task.phase = Phase::Quiet;
+                return;
+            }
+            None => {}
         }
         let may_settle = self.task.phase == Phase::Quiet
             && self.task.attempts == 0
@@ -196,17 +204,17 @@ impl Turn<'_> {
 
     /// The seed that everybody's ring names, those passed over that failed the task or, having it
     /// already, were of no use to whoever asks.
-    fn seed_of_ring(&self) -> Option<HostKey> {
-        let can_fetch = |key: HostKey| match self.task.state(key) {
+    fn seed_of_ring(&mut self) -> Option<RingSeed> {
+        let (task, now) = (&*self.task, self.now);
+        task.origin.as_ref()?;
+        let can_fetch = |hosts: &Hosts, key: HostKey| match task.state(key) {
             Some(PeerState::Waiting { .. }) | None => {
-                !Exclusion::holds(&self.task.failed_fetchers, key, self.now)
+                !Exclusion::holds(&task.failed_fetchers, key, now) && !hosts.is_banned(key, now)
             }
             Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) => false,
         };
-        self.task.origin.as_ref()?;
-        let seeds = self.hosts.seeds().filter(|(key, _)| can_fetch(*key));
-        let ids: Vec<&HostId> = seeds.map(|(_, record)| &record.host.id).collect();
-        self.hosts.key(ring::responsible(self.task.id, ids)?)
+        let absence = self.limits.seed_absence;
+        self.hosts.ring_seed(now, (task.id, absence), can_fetch)
     }
 
     /// The waiting peer that has most of it already; one that failed only if there is no other.
@@ -216,6 +224,7 @@ impl Turn<'_> {
         let best = waiting.max_by_key(|(place, key)| {
             let pieces = self.task.peer(*key).map_or(0, |peer| peer.pieces);
             (
+                !self.hosts.is_banned(*key, self.now),
                 !Exclusion::holds(failed, *key, self.now),
                 pieces,
                 Reverse(*place),
@@ -256,6 +265,27 @@ impl Turn<'_> {
             let fed = |key: &HostKey| self.task.state(*key) == Some(PeerState::Fed);
             self.outdated.extend(self.task.suppliers().filter(fed));
         }
+    }
+
+    /// Those who have most of the task, so that a new fetcher asks the source only for the rest.
+    pub(super) fn holders(&self, fetcher: HostKey) -> Vec<Candidate> {
+        let mut found: Vec<(Reverse<u32>, HostKey)> = self
+            .task
+            .peers()
+            .filter(|(key, peer)| {
+                *key != fetcher && peer.pieces != 0 && !self.hosts.is_banned(*key, self.now)
+            })
+            .take(self.limits.candidates_examined_max)
+            .map(|(key, peer)| (Reverse(peer.pieces), key))
+            .collect();
+        found.sort_unstable();
+        let hosts = found.into_iter().filter_map(|(_, key)| self.hosts.get(key));
+        hosts
+            .take(self.limits.holders_max)
+            .map(|record| Candidate {
+                host: record.host.clone(),
+            })
+            .collect()
     }
 
     /// Whose signature counts for this task beside the seeds': that of the host with the grant,

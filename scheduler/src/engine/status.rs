@@ -53,6 +53,7 @@ pub struct PeerStatus {
     pub state: &'static str,
     pub pieces: u32,
     pub parents: Vec<HostId>,
+    pub siblings: Vec<HostId>,
 }
 
 /// Why a host would be, or not be, a parent of another for a task.
@@ -132,6 +133,7 @@ fn task_status(hosts: &Hosts, task: &Task, listed_max: usize) -> TaskStatus {
         state: peer.state.name(),
         pieces: peer.pieces,
         parents: peer.parents.iter().copied().filter_map(name).collect(),
+        siblings: peer.siblings.iter().copied().filter_map(name).collect(),
     };
     let peers = task
         .peers()

@@ -199,6 +199,34 @@ impl Task {
         peer.parents.len() < before
     }
 
+    /// Makes siblings of two peers.
+    pub(super) fn pair(&mut self, one: HostKey, other: HostKey) {
+        for (host, sibling) in [(one, other), (other, one)] {
+            if let Some(peer) = self.peers.get_mut(&host)
+                && !peer.siblings.contains(&sibling)
+            {
+                peer.siblings.push(sibling);
+            }
+        }
+    }
+
+    /// Undoes [`Task::pair`]; tells whether they were siblings.
+    pub(super) fn unpair(&mut self, one: HostKey, other: HostKey) -> bool {
+        let mut were_pair = false;
+        for (host, sibling) in [(one, other), (other, one)] {
+            if let Some(peer) = self.peers.get_mut(&host) {
+                let before = peer.siblings.len();
+                peer.siblings.retain(|key| *key != sibling);
+                were_pair |= peer.siblings.len() < before;
+            }
+        }
+        were_pair
+    }
+
+    pub(super) fn siblings(&self, key: HostKey) -> &[HostKey] {
+        self.peers.get(&key).map_or(&[], |peer| &peer.siblings)
+    }
+
     /// A peer that has become a source is one hop from each of its children.
     pub(super) fn set_rooted(&mut self, key: HostKey) {
         let Some(peer) = self.peers.get_mut(&key) else {

@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    AttemptId, ContentKind, Digest, Down, Host, HostId, Origin, PieceSet, TaskId, Up,
+    AttemptId, Candidate, ContentKind, Digest, Down, Host, HostId, Origin, PieceSet, TaskId, Up,
     scheduler::{Failure, Hello, Outcome, ParentFailure},
 };
 
 use super::{Command, Engine, Event, Limits, Refusal};
+
+mod exchange;
 
 /// Plays `script` and renders what is told, `host<what`, space-separated.
 ///
@@ -20,7 +22,7 @@ fn check(script: &str, expect: &str) {
 
 #[track_caller]
 fn check_with(limits: Limits, script: &str, expect: &str) {
-    let mut engine = Engine::new(limits);
+    let mut engine = Engine::new(limits, Vec::new());
     assert_eq!(play(&mut engine, epoch(), script).0, expect, "{script}");
 }
 
@@ -76,6 +78,7 @@ fn event(words: &[&str]) -> Event {
         "blames" => {
             let reason = match words.get(3) {
                 Some(&"busy") => ParentFailure::Busy,
+                Some(&"lies") => ParentFailure::Lied,
                 Some(_) | None => ParentFailure::Unreachable,
             };
             Up::ParentFailed {
@@ -116,18 +119,32 @@ fn event(words: &[&str]) -> Event {
 fn render(command: Command) -> String {
     let what = match command.down {
         Down::Parents {
-            parents, fetcher, ..
+            parents,
+            siblings,
+            fetcher,
+            ..
         } => {
-            let parents: Vec<_> = parents.iter().map(|one| one.host.id.as_str()).collect();
             let fetcher = fetcher.map_or_else(String::new, |id| format!("!{id}"));
-            format!("{}{fetcher}", parents.join("+"))
+            let siblings = match names(&siblings) {
+                names if names.is_empty() => names,
+                names => format!("~{names}"),
+            };
+            format!("{}{siblings}{fetcher}", names(&parents))
         }
         Down::Wait { .. } => "wait".to_owned(),
-        Down::BackToSource { epoch, .. } => format!("source{epoch}"),
+        Down::BackToSource { epoch, holders, .. } => match names(&holders) {
+            names if names.is_empty() => format!("source{epoch}"),
+            names => format!("source{epoch}({names})"),
+        },
         Down::Warm { .. } => "warm".to_owned(),
         Down::OnYourOwn { reason, .. } => format!("alone:{reason:?}"),
     };
     format!("{}<{what}", command.host)
+}
+
+fn names(candidates: &[Candidate]) -> String {
+    let names: Vec<_> = candidates.iter().map(|one| one.host.id.as_str()).collect();
+    names.join("+")
 }
 
 pub(super) fn hello(name: &str, is_seed: bool, upload_slots: u32) -> Hello {
@@ -160,7 +177,15 @@ pub(super) fn limits() -> Limits {
     Limits {
         settle: Duration::ZERO,
         reserved_children: 0,
+        siblings_max: 0,
         ..Limits::default()
+    }
+}
+
+fn with_siblings(siblings_max: usize) -> Limits {
+    Limits {
+        siblings_max,
+        ..limits()
     }
 }
 
@@ -408,7 +433,7 @@ fn waits_are_renewed_while_the_fetcher_lives() {
 fn who_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
     let alive = "s progresses 1; after 5000;".repeat(13);
     let script = format!("s seeds 0; a joins; a registers; s registers; {alive}");
-    let mut engine = Engine::new(limits());
+    let mut engine = Engine::new(limits(), Vec::new());
     let (told, _) = play(&mut engine, epoch(), &script);
     assert!(told.ends_with("a<wait a<alone:Unavailable"), "{told}");
 }
@@ -451,7 +476,7 @@ fn beyond_the_bounds_a_host_asks_alone() {
 
 #[test]
 fn what_nobody_wants_is_forgotten() {
-    let mut engine = Engine::new(limits());
+    let mut engine = Engine::new(limits(), Vec::new());
     let script = "s seeds; a joins; a registers; a stops; after 6000; s holds; s drops";
     let (_, now) = play(&mut engine, epoch(), script);
     let script = "a joins; b joins; a registers; b registers; a stops; b stops; after 700000";
@@ -462,7 +487,7 @@ fn what_nobody_wants_is_forgotten() {
 
 #[test]
 fn why_this_parent_can_be_asked() {
-    let mut engine = Engine::new(limits());
+    let mut engine = Engine::new(limits(), Vec::new());
     let script = "s seeds; s holds; z joins 0; z holds; a joins; a registers; b joins; b registers; \
                   b blames a";
     let (_, now) = play(&mut engine, epoch(), script);
@@ -486,7 +511,7 @@ fn why_this_parent_can_be_asked() {
 
 #[test]
 fn a_near_parent_is_better_than_a_far_one() {
-    let mut engine = Engine::new(limits());
+    let mut engine = Engine::new(limits(), Vec::new());
     let now = epoch();
     for (name, idc) in [("far", "x"), ("near", "y"), ("a", "y")] {
         let hello = Hello {

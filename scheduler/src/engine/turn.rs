@@ -37,6 +37,10 @@ pub(super) struct Turn<'a> {
     pub(super) affected: Vec<HostKey>,
     /// Children whose parents have changed in this turn; each is told once, at its end.
     pub(super) outdated: BTreeSet<HostKey>,
+    /// Those who have lost siblings in this turn.
+    pub(super) lonely: Vec<HostKey>,
+    /// Hosts that the cluster bans from this turn on.
+    pub(super) banned: Vec<HostKey>,
     /// Whether something changed for those who wait.
     pub(super) stirred: bool,
 }
@@ -107,6 +111,14 @@ impl Turn<'_> {
             return;
         };
         Exclusion::add(&mut peer.excluded, entry, self.limits.exclusions_max);
+        if reason == ParentFailure::Lied && self.hosts.blame(self.now, self.limits, child, parent) {
+            self.banned.push(parent);
+        }
+        if self.unpair(child, parent)
+            && let Some(host) = self.hosts.get_mut(parent)
+        {
+            host.failed(reason);
+        }
         if self.unlink(parent, child) {
             if let Some(host) = self.hosts.get_mut(parent) {
                 host.failed(reason);
@@ -173,6 +185,15 @@ impl Turn<'_> {
         self.task.phase = Phase::Quiet;
     }
 
+    /// The cluster bans `host`: nobody gets anything from it any more.
+    pub(super) fn shut_out(&mut self, host: HostKey) {
+        self.shed_children(host);
+        self.unpair_all(host);
+        if self.task.source_host() == Some(host) {
+            self.source_lost(host, Loss::Failed(Failure::Corrupt));
+        }
+    }
+
     /// Answers everybody whom this turn has moved. Ends each turn.
     pub(super) fn settle(&mut self) {
         loop {
@@ -185,6 +206,7 @@ impl Turn<'_> {
                 break;
             }
         }
+        self.comfort_lonely();
         for child in std::mem::take(&mut self.outdated) {
             if self.task.state(child) == Some(PeerState::Fed) {
                 self.tell_parents(child);
@@ -213,16 +235,23 @@ impl Turn<'_> {
         if let Phase::Fetching { fetcher, epoch, .. } = self.task.phase
             && fetcher == host
         {
-            self.tell(host, |task| Down::BackToSource { task, epoch });
+            let holders = self.holders(host);
+            self.tell(host, |task| Down::BackToSource {
+                task,
+                epoch,
+                holders,
+            });
         }
     }
 
     fn tell_parents(&mut self, child: HostKey) {
         let parents = best_first(self.hosts, self.task, child);
+        let siblings = self.sibling_candidates(child);
         let fetcher = self.trusted_fetcher();
         self.tell(child, |task| Down::Parents {
             task,
             parents,
+            siblings,
             fetcher,
         });
     }
@@ -288,6 +317,7 @@ impl Turn<'_> {
             self.unlink(parent, host);
         }
         self.shed_children(host);
+        self.unpair_all(host);
         self.task.remove(host);
         // Somebody may have waited for a slot of this very host.
         self.stirred = true;
@@ -339,6 +369,7 @@ impl Turn<'_> {
         if let Ok(parents) = self.search(child) {
             self.link_all(child, &parents);
         }
+        self.pair_up(child);
         self.outdated.insert(child);
     }
 
@@ -349,6 +380,7 @@ impl Turn<'_> {
         }
         self.link_all(child, parents);
         self.task.set_supplying(child, Supply::Fed);
+        self.pair_up(child);
         self.outdated.insert(child);
         self.stirred = true;
     }

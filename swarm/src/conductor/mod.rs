@@ -3,18 +3,22 @@
 //! No socket, disk, clock or task in here. The driver feeds [`Event`]s in and carries
 //! [`Action`]s out. Time is always a parameter.
 //!
-//! Invariants: a piece is needed, in flight, or had; a piece that is had stays so. The source is
-//! asked only while the conductor is at the source, and no two of its runs cover one piece.
+//! Invariants: a piece is needed, in flight, or had; a piece that is had stays so. A piece is in
+//! flight once, but for a few that are late at the end. The source is asked only while the conductor
+//! is at the source, and no two of its runs cover one piece.
 
 mod interest;
 mod limits;
-mod parents;
+mod pick;
 mod source;
+mod supplier;
+mod suppliers;
 #[cfg(test)]
 mod tests;
 
 use std::{
     collections::VecDeque,
+    ops::Range,
     time::{Duration, Instant},
 };
 
@@ -22,21 +26,29 @@ use protocol::{
     HostId, Layout, PieceIndex, PieceSet, piece_set::PIECES_MAX, scheduler::ParentFailure,
 };
 
-use self::{interest::Interests, parents::Parents, source::SourceRuns};
+use self::{
+    interest::Interests,
+    pick::{Pick, Picker},
+    source::SourceRuns,
+    supplier::Verdict,
+    suppliers::{Ended, Suppliers},
+};
 pub use self::{
     interest::{Interest, ReaderId},
     limits::Limits,
+    supplier::Relation,
 };
 
 /// The download of one task by one peer.
 #[derive(Debug)]
 pub struct Conductor {
     limits: Limits,
+    salt: u64,
     phase: Phase,
     layout: Option<Layout>,
     had: PieceSet,
     interests: Interests,
-    parents: Parents,
+    suppliers: Suppliers,
     source: SourceRuns,
     sizing: Sizing,
     actions: VecDeque<Action>,
@@ -50,17 +62,23 @@ pub enum Event {
     ReaderLeft(ReaderId),
     /// The task was registered; an answer is awaited.
     Asked,
-    /// The scheduler says who may have it.
-    Candidates(Vec<HostId>),
+    /// The scheduler says who may have it, and what each is to this host.
+    Candidates(Vec<(HostId, Relation)>),
     /// The scheduler says that somebody is about to have it.
     Wait(Duration),
-    /// This host goes to the source: told to, or because nobody can tell it anything.
-    AtSource,
-    /// The layout is known: from the source or from the first parent.
+    /// This host goes to the source: told to, or because nobody can tell it anything. Those that
+    /// are named hold a part of the task: only the rest is asked of the source.
+    AtSource(Vec<HostId>),
+    /// The layout is known: from the source or from the first supplier.
     Begun(Layout),
-    /// These pieces are proven to be what the parent says it holds.
-    ParentHolds(HostId, PieceSet),
-    ParentFailed(HostId, ParentFailure),
+    /// These pieces are proven to be what the supplier says it holds.
+    Holds(HostId, PieceSet),
+    SupplierFailed(HostId, ParentFailure),
+    /// The supplier has no slot for the run that began with this piece.
+    RunRefused(HostId, u32),
+    /// The supplier brought a piece, and it is what was signed.
+    Brought(HostId, PieceIndex),
+    /// The source brought a piece.
     Had(PieceIndex),
     /// A piece that was had turned out to be unreadable.
     Lost(PieceIndex),
@@ -79,12 +97,14 @@ pub enum Action {
     Follow(HostId),
     /// Stop following, and tell the scheduler why.
     Leave(HostId, ParentFailure),
-    /// Ask a parent for the pieces from the first up to, not including, the second.
+    /// Ask a supplier for a run of pieces.
     Fetch {
-        parent: HostId,
-        first: u32,
-        end: u32,
+        supplier: HostId,
+        relation: Relation,
+        pieces: Range<u32>,
     },
+    /// Nobody waits any more for the run that began with this piece.
+    Cancel { supplier: HostId, first: u32 },
     /// Ask the source for the pieces from `first`; `None` is to the end of the body.
     StartSource {
         run: RunId,
@@ -113,7 +133,10 @@ enum Phase {
     },
     /// Fetching from parents.
     Swarm,
-    AtSource,
+    /// Until `adopt_until` those who hold a part of the task have time to say so.
+    AtSource {
+        adopt_until: Option<Instant>,
+    },
 }
 
 /// Whether the source was asked for the size of the body alone.
@@ -127,15 +150,16 @@ enum Sizing {
 // === impl Conductor ===
 
 impl Conductor {
-    /// A download that has `had` already, from before.
-    pub fn new(limits: Limits, had: PieceSet) -> Self {
+    /// A download that has `had` already, from before. `salt` differs from host to host.
+    pub fn new(limits: Limits, salt: u64, had: PieceSet) -> Self {
         Self {
             limits,
+            salt,
             phase: Phase::New,
             layout: None,
             had,
             interests: Interests::default(),
-            parents: Parents::default(),
+            suppliers: Suppliers::default(),
             source: SourceRuns::default(),
             sizing: Sizing::NotAsked,
             actions: VecDeque::new(),
@@ -151,11 +175,15 @@ impl Conductor {
             Event::Asked => self.be_patient(now, self.limits.answer_timeout),
             Event::Wait(patience) => self.be_patient(now, patience),
             Event::Candidates(candidates) => self.candidates(now, candidates),
-            Event::AtSource => self.phase = Phase::AtSource,
+            Event::AtSource(holders) => self.go_to_source(now, holders),
             Event::Begun(layout) | Event::Ended(layout) => self.layout = Some(layout),
-            Event::ParentHolds(parent, pieces) => self.parents.holds(now, &parent, &pieces),
-            Event::ParentFailed(parent, failure) => self.parent_failed(now, parent, failure),
-            Event::Had(piece) => self.had(now, piece),
+            Event::Holds(supplier, pieces) => self.suppliers.holds(&supplier, &pieces),
+            Event::SupplierFailed(supplier, failure) => {
+                self.supplier_failed(now, supplier, failure);
+            }
+            Event::RunRefused(supplier, first) => self.run_refused(now, supplier, first),
+            Event::Brought(supplier, piece) => self.had(now, Some(&supplier), piece),
+            Event::Had(piece) => self.had(now, None, piece),
             Event::Lost(piece) => {
                 self.had.remove(piece);
             }
@@ -170,13 +198,15 @@ impl Conductor {
 
     /// Gives up on whoever has been silent for too long.
     pub fn handle_timeout(&mut self, now: Instant) {
-        for parent in self.parents.overdue(now) {
-            self.parent_failed(now, parent, ParentFailure::Slow);
+        let (leave, over) = self.suppliers.overdue(now, &self.limits);
+        self.cancel(over);
+        for supplier in leave {
+            self.supplier_failed(now, supplier, ParentFailure::Slow);
         }
         if let Phase::Patient { until } = self.phase
             && until <= now
         {
-            self.phase = Phase::AtSource;
+            self.phase = Phase::AtSource { adopt_until: None };
             self.actions.push_back(Action::GoToSource);
         }
         self.plan(now);
@@ -187,13 +217,20 @@ impl Conductor {
         self.actions.pop_front()
     }
 
-    /// When to call [`Conductor::handle_timeout`].
-    pub fn poll_timeout(&self) -> Option<Instant> {
-        let patience = match self.phase {
+    /// When to call [`Conductor::handle_timeout`]: later than `now`, or at once where it is late.
+    pub fn poll_timeout(&self, now: Instant) -> Option<Instant> {
+        let own = match self.phase {
             Phase::Patient { until } => Some(until),
-            Phase::New | Phase::Swarm | Phase::AtSource => None,
+            Phase::AtSource { adopt_until } => adopt_until.filter(|until| now < *until),
+            Phase::New | Phase::Swarm => None,
         };
-        [patience, self.parents.next_deadline()]
+        let hedge = || self.suppliers.next_hedge(now, &self.limits);
+        let is_endgame = || self.picker(now).is_some_and(|picker| picker.is_endgame());
+        let hedge = match self.suppliers.may_hedge(&self.limits) && is_endgame() {
+            true => hedge(),
+            false => None,
+        };
+        [own, self.suppliers.next_deadline(now, &self.limits), hedge]
             .into_iter()
             .flatten()
             .min()
@@ -210,9 +247,9 @@ impl Conductor {
         self.interests.is_empty()
     }
 
-    /// Whether no parent is left.
+    /// Whether nobody is left to have it from.
     pub fn is_orphan(&self) -> bool {
-        self.parents.is_empty()
+        self.suppliers.is_empty()
     }
 
     pub fn pieces_had(&self) -> &PieceSet {
@@ -222,8 +259,8 @@ impl Conductor {
     fn be_patient(&mut self, now: Instant, patience: Duration) {
         match self.phase {
             // Whoever is at the source or has parents goes on; patience is for the others.
-            Phase::AtSource => {}
-            Phase::Swarm if !self.parents.is_empty() => {}
+            Phase::AtSource { .. } => {}
+            Phase::Swarm if self.suppliers.has_parent() => {}
             Phase::New | Phase::Patient { .. } | Phase::Swarm => {
                 self.phase = Phase::Patient {
                     until: now + patience,
@@ -232,89 +269,111 @@ impl Conductor {
         }
     }
 
-    fn candidates(&mut self, now: Instant, candidates: Vec<HostId>) {
-        if self.phase == Phase::AtSource {
+    fn candidates(&mut self, now: Instant, candidates: Vec<(HostId, Relation)>) {
+        if let Phase::AtSource { .. } = self.phase {
             return;
         }
-        let deadline = now + self.limits.piece_timeout;
-        for candidate in candidates {
-            if self.parents.join(candidate.clone(), deadline) {
-                self.actions.push_back(Action::Follow(candidate));
-            }
+        for (candidate, relation) in candidates {
+            self.join(now, candidate, relation);
         }
-        self.phase = match self.parents.is_empty() {
-            true => Phase::Patient {
+        self.phase = match self.suppliers.has_parent() {
+            true => Phase::Swarm,
+            false => Phase::Patient {
                 until: now + self.limits.answer_timeout,
             },
-            false => Phase::Swarm,
         };
     }
 
-    fn parent_failed(&mut self, now: Instant, parent: HostId, failure: ParentFailure) {
-        if !self.parents.leave(&parent) {
+    fn go_to_source(&mut self, now: Instant, holders: Vec<HostId>) {
+        for holder in holders {
+            self.join(now, holder, Relation::Sibling);
+        }
+        let has_holders = !self.suppliers.is_empty();
+        self.phase = Phase::AtSource {
+            adopt_until: has_holders.then(|| now + self.limits.adoption),
+        };
+    }
+
+    fn join(&mut self, now: Instant, supplier: HostId, relation: Relation) {
+        let max = self.limits.suppliers_max;
+        if self.suppliers.join(now, &supplier, relation, max) {
+            self.actions.push_back(Action::Follow(supplier));
+        }
+    }
+
+    fn supplier_failed(&mut self, now: Instant, supplier: HostId, failure: ParentFailure) {
+        if !self.suppliers.leave(&supplier) {
             return;
         }
-        self.actions.push_back(Action::Leave(parent, failure));
-        if self.parents.is_empty() && self.phase == Phase::Swarm {
+        self.actions.push_back(Action::Leave(supplier, failure));
+        if !self.suppliers.has_parent() && self.phase == Phase::Swarm {
             self.phase = Phase::Patient {
                 until: now + self.limits.answer_timeout,
             };
         }
     }
 
-    fn had(&mut self, now: Instant, piece: PieceIndex) {
+    fn run_refused(&mut self, now: Instant, supplier: HostId, first: u32) {
+        match self.suppliers.refused(now, &supplier, first, &self.limits) {
+            Some(Verdict::Leave) => self.supplier_failed(now, supplier, ParentFailure::Busy),
+            Some(Verdict::Rest) | None => {}
+        }
+    }
+
+    fn had(&mut self, now: Instant, by: Option<&HostId>, piece: PieceIndex) {
         self.had.insert(piece);
-        self.parents.arrived(piece, now + self.limits.piece_timeout);
+        let over = self.suppliers.arrived(now, by, piece);
+        self.cancel(over);
         self.source.arrived(piece);
+        // While siblings bring something, there is no need to leave the swarm.
+        if let (Phase::Patient { until }, Some(_)) = (&mut self.phase, by) {
+            *until = (*until).max(now + self.limits.answer_timeout);
+        }
+    }
+
+    fn cancel(&mut self, over: Vec<Ended>) {
+        for Ended { supplier, first } in over {
+            self.actions.push_back(Action::Cancel { supplier, first });
+        }
     }
 
     fn plan(&mut self, now: Instant) {
-        match self.phase {
-            Phase::AtSource => self.plan_source(),
-            Phase::Swarm => self.plan_parents(now),
-            Phase::New | Phase::Patient { .. } => {}
-        }
-    }
-
-    fn plan_parents(&mut self, now: Instant) {
-        let Some(layout) = self.layout else { return };
-        let run_max = (self.limits.run_bytes / layout.piece_len()).max(1) as u32;
-        let deadline = now + self.limits.piece_timeout;
-        while let Some((parent, first)) = self.choose_fetch(layout) {
-            let end = self.parents.run_end(&parent, first, run_max, &self.had);
-            self.parents.begin(&parent, first..end, deadline);
-            self.actions.push_back(Action::Fetch { parent, first, end });
-        }
-    }
-
-    /// The most urgent piece that some parent with room can bring, and the least busy such parent.
-    fn choose_fetch(&self, layout: Layout) -> Option<(HostId, u32)> {
-        if !self.parents.has_room(self.limits.runs_per_parent) {
-            return None;
-        }
-        let count = self.count(layout);
-        self.interests.pieces(layout, count).find_map(|wanted| {
-            let mut next = self.needed_at(wanted.start);
-            while next < wanted.end {
-                if let Some(parent) = self
-                    .parents
-                    .best_for(PieceIndex(next), self.limits.runs_per_parent)
-                {
-                    return Some((parent, next));
-                }
-                next = self.needed_at(next + 1);
+        self.plan_suppliers(now);
+        if let Phase::AtSource { adopt_until } = self.phase {
+            let is_adopting = adopt_until
+                .is_some_and(|until| now < until && !self.suppliers.have_all_told());
+            if !is_adopting {
+                self.plan_source();
             }
-            None
-        })
+        }
     }
 
-    /// The first piece at or after `start` that is neither had nor in flight.
-    fn needed_at(&self, start: u32) -> u32 {
-        let mut next = self.had.first_missing(start);
-        while self.parents.in_flight(PieceIndex(next)) {
-            next = self.had.first_missing(next + 1);
+    fn plan_suppliers(&mut self, now: Instant) {
+        while let Some(picked) = self.picker(now).and_then(|picker| picker.next()) {
+            let (supplier, pieces) = match picked {
+                Pick::Run(supplier, pieces) => (supplier, pieces),
+                Pick::Hedge(supplier, piece) => (supplier, piece..piece + 1),
+            };
+            let Some(relation) = self.suppliers.begin(now, &supplier, pieces.clone()) else {
+                return;
+            };
+            self.actions.push_back(Action::Fetch {
+                supplier,
+                relation,
+                pieces,
+            });
         }
-        next
+    }
+
+    /// `None` while there is nothing to pick from.
+    fn picker(&self, now: Instant) -> Option<Picker<'_>> {
+        let layout = self.layout.filter(|_| !self.suppliers.is_empty())?;
+        Some(Picker::new(
+            now,
+            (&self.limits, self.salt, layout),
+            (&self.had, &self.suppliers),
+            &self.interests,
+        ))
     }
 
     /// One past the last piece there may be.
@@ -349,7 +408,7 @@ impl Conductor {
         let soon = (self.limits.soon_bytes / layout.piece_len()) as u32;
         let wanted: Vec<_> = self.interests.pieces(layout, count).collect();
         for wanted in wanted {
-            let first = self.had.first_missing(wanted.start);
+            let first = self.lacking(wanted.clone());
             if first >= wanted.end || self.source.reaches(first, soon) {
                 continue;
             }
@@ -370,13 +429,23 @@ impl Conductor {
         }
     }
 
-    /// The first piece after `first` that is had already, or `end`.
+    /// The first piece of `wanted` that neither is here nor can be had from a supplier, or its end.
+    fn lacking(&self, wanted: Range<u32>) -> u32 {
+        let mut first = self.had.first_missing(wanted.start);
+        while first < wanted.end && self.suppliers.rarity(first) != 0 {
+            first = self.had.first_missing(first + 1);
+        }
+        first
+    }
+
+    /// The first piece after `first` that is here or can be had from a supplier, or `end`.
     fn next_had(&self, first: u32, end: u32) -> u32 {
-        if self.had.is_empty() {
+        if self.had.is_empty() && self.suppliers.held_end() <= first {
             return end;
         }
-        (first..end)
-            .find(|index| self.had.contains(PieceIndex(*index)))
-            .unwrap_or(end)
+        let is_had = |index: &u32| {
+            self.had.contains(PieceIndex(*index)) || self.suppliers.rarity(*index) != 0
+        };
+        (first..end).find(is_had).unwrap_or(end)
     }
 }

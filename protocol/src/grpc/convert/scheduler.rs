@@ -10,7 +10,7 @@ use crate::{
     content::{AttemptId, TaskId},
     grpc::PROTOCOL_VERSION,
     scheduler::{
-        CANDIDATES_MAX, Candidate, Down, Failure, Hello, Outcome, ParentFailure,
+        CANDIDATES_MAX, Candidate, Down, Failure, Hello, Outcome, ParentFailure, SIBLINGS_MAX,
         TASKS_PER_MESSAGE_MAX, Up,
     },
 };
@@ -128,23 +128,27 @@ pub(in crate::grpc) fn down_message(down: Down) -> proto::SchedulerMessage {
         Down::Parents {
             task,
             parents,
+            siblings,
             fetcher,
         } => SchedulerKind::Parents(proto::Parents {
             task: task_bytes(task),
-            parents: parents
-                .iter()
-                .map(|candidate| host_message(&candidate.host))
-                .collect(),
+            parents: candidates_message(&parents),
             fetcher: fetcher.map(|id| id.to_string()),
+            siblings: candidates_message(&siblings),
         }),
         Down::Wait { task, patience } => SchedulerKind::Wait(proto::Wait {
             task: task_bytes(task),
             patience_seconds: patience.as_secs(),
             patience_nanoseconds: patience.subsec_nanos(),
         }),
-        Down::BackToSource { task, epoch } => SchedulerKind::BackToSource(proto::BackToSource {
+        Down::BackToSource {
+            task,
+            epoch,
+            holders,
+        } => SchedulerKind::BackToSource(proto::BackToSource {
             task: task_bytes(task),
             epoch,
+            holders: candidates_message(&holders),
         }),
         Down::Warm { task, origin } => SchedulerKind::Warm(proto::Warm {
             task: task_bytes(task),
@@ -167,6 +171,7 @@ pub(in crate::grpc) fn read_down(message: proto::SchedulerMessage) -> Result<Dow
         Some(SchedulerKind::BackToSource(told)) => Ok(Down::BackToSource {
             task: read_task(&told.task)?,
             epoch: told.epoch,
+            holders: read_candidates(told.holders, CANDIDATES_MAX)?,
         }),
         Some(SchedulerKind::Warm(told)) => Ok(Down::Warm {
             task: read_task(&told.task)?,
@@ -213,23 +218,31 @@ fn read_tasks(told: &proto::Tasks) -> Result<Vec<TaskId>, Malformed> {
 }
 
 fn read_parents(told: proto::Parents) -> Result<Down, Malformed> {
-    if told.parents.len() > CANDIDATES_MAX {
-        return Err(Malformed("a task has too many candidate parents"));
+    Ok(Down::Parents {
+        task: read_task(&told.task)?,
+        parents: read_candidates(told.parents, CANDIDATES_MAX)?,
+        siblings: read_candidates(told.siblings, SIBLINGS_MAX)?,
+        fetcher: told.fetcher.as_deref().map(read_id).transpose()?,
+    })
+}
+
+fn candidates_message(candidates: &[Candidate]) -> Vec<proto::Host> {
+    candidates
+        .iter()
+        .map(|candidate| host_message(&candidate.host))
+        .collect()
+}
+
+fn read_candidates(told: Vec<proto::Host>, max: usize) -> Result<Vec<Candidate>, Malformed> {
+    if told.len() > max {
+        return Err(Malformed("a task has too many candidates"));
     }
     let candidate = |host| {
         Ok(Candidate {
             host: read_host(Some(host))?,
         })
     };
-    Ok(Down::Parents {
-        task: read_task(&told.task)?,
-        parents: told
-            .parents
-            .into_iter()
-            .map(candidate)
-            .collect::<Result<_, _>>()?,
-        fetcher: told.fetcher.as_deref().map(read_id).transpose()?,
-    })
+    told.into_iter().map(candidate).collect()
 }
 
 fn read_patience(seconds: u64, nanoseconds: u32) -> Result<Duration, Malformed> {
