@@ -49,7 +49,8 @@ impl Roles {
         let (scheduler, scheduler_driver) = match config.roles.contains(Role::Scheduler) {
             true => {
                 let metrics = scheduler::Metrics::new(registry)?;
-                let (service, driver) = SchedulerService::new(&config.scheduler, metrics);
+                let (service, driver) =
+                    SchedulerService::new(&config.scheduler, view_of_seeds(&config), metrics);
                 (Some(service), Some(driver))
             }
             false => (None, None),
@@ -143,24 +144,42 @@ async fn open_store(config: &Config) -> anyhow::Result<Store> {
     Ok(opened?)
 }
 
-/// The scheduler in this process, or those that the configuration names.
+/// Whom the ring of every scheduler goes over.
+fn view_of_seeds(config: &Config) -> Vec<HostId> {
+    config
+        .swarm
+        .seeds
+        .iter()
+        .map(|seed| seed.id.clone())
+        .collect()
+}
+
+/// The schedulers that the configuration names, with no network between where one is in this
+/// process; without names, the one in this process.
 fn schedulers(
     config: &Config,
     identity: &Identity,
     local: Option<&Arc<SchedulerService>>,
 ) -> Vec<SchedulerAt> {
-    if let Some(service) = local {
+    let own = local.map(|service| {
         let scheduler: Arc<dyn Scheduler> = service.clone();
-        return vec![SchedulerAt {
+        SchedulerAt {
             id: identity.id().clone(),
             scheduler,
-        }];
+        }
+    });
+    let named = &config.swarm.schedulers;
+    if named.is_empty() {
+        return own.into_iter().collect();
     }
-    let remote = |host: &Host| SchedulerAt {
-        id: host.id.clone(),
-        scheduler: Arc::new(SchedulerClient::new(identity.clone(), host.clone())),
+    let reach = |host: &Host| match &own {
+        Some(own) if own.id == host.id => own.clone(),
+        Some(_) | None => SchedulerAt {
+            id: host.id.clone(),
+            scheduler: Arc::new(SchedulerClient::new(identity.clone(), host.clone())),
+        },
     };
-    config.swarm.schedulers.iter().map(remote).collect()
+    named.iter().map(reach).collect()
 }
 
 fn identity(config: &Config) -> anyhow::Result<Identity> {

@@ -88,18 +88,26 @@ impl SignedBatch {
         fetcher: Option<&HostId>,
         now: UnixTime,
     ) -> Result<PeerIdentity, BatchError> {
-        encoding::check(&self.batch)?;
-        let message = encoding::signed_message(&self.batch);
-        let signer = identity
-            .verify(&self.certificate, &message, &self.signature, now)
-            .map_err(|error| match error {
-                IdentityError::Signature => BatchError::Signature,
-                other => BatchError::Certificate(other.to_string()),
-            })?;
+        let signer = self.signer(identity, now)?;
         if signer.roles.contains(Role::Seed) || fetcher == Some(&signer.id) {
             return Ok(signer);
         }
         Err(BatchError::NoRight(signer.id))
+    }
+
+    /// Who signed the batch, whatever right it had to.
+    ///
+    /// # Errors
+    /// As [`SignedBatch::verify`], but for [`BatchError::NoRight`].
+    pub fn signer(&self, identity: &Identity, now: UnixTime) -> Result<PeerIdentity, BatchError> {
+        encoding::check(&self.batch)?;
+        let message = encoding::signed_message(&self.batch);
+        identity
+            .verify(&self.certificate, &message, &self.signature, now)
+            .map_err(|error| match error {
+                IdentityError::Signature => BatchError::Signature,
+                other => BatchError::Certificate(other.to_string()),
+            })
     }
 
     /// The batch as it lies in the log and travels between hosts.

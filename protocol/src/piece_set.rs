@@ -82,7 +82,7 @@ impl PieceSet {
         while let Some(word) = self.words.get(index as usize / 64) {
             let run = (word >> (index % 64)).trailing_ones();
             index += run;
-            if run == 0 || index % 64 != 0 {
+            if run == 0 || !index.is_multiple_of(64) {
                 break;
             }
         }

@@ -18,6 +18,7 @@ use protocol::{
 
 mod blames;
 mod evaluator;
+mod failing;
 mod filter;
 mod hosts;
 mod limits;
@@ -274,7 +275,12 @@ impl Engine {
             return;
         };
         self.bans.push_back(record.host.id.clone());
-        for task in record.tasks.union(&record.warming).copied().collect::<Vec<_>>() {
+        for task in record
+            .tasks
+            .union(&record.warming)
+            .copied()
+            .collect::<Vec<_>>()
+        {
             self.turn(now, task, |turn| turn.shut_out(host));
         }
     }

@@ -14,7 +14,7 @@ use std::{
         Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant},
+    time::Instant,
 };
 
 use protocol::{Host, Identity, Origin, TaskId, availability::Availability, scheduler::Hello};
@@ -25,7 +25,7 @@ use crate::{
     conductor::{self, Event, Interest, ReaderId},
     metrics::Metrics,
     open::{OpenError, OpenRequest, Wanted},
-    peer::{Hub, HubConfig, PieceClient},
+    peer::{Bans, Hub, HubConfig, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
     source::{Fingerprint, Upstreams},
@@ -33,17 +33,12 @@ use crate::{
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
         driver::{Driver, NOBODY, Surroundings},
+        spoiled::Spoiled,
     },
 };
 
 /// Downloads under way at once; the next is refused.
 const TASKS_MAX: usize = 4096;
-
-/// How long a wrong body is remembered, so that no resume completes it.
-const SPOILED_FOR: Duration = Duration::from_secs(60);
-
-/// Wrong bodies remembered at once; the oldest is forgotten.
-const SPOILED_MAX: usize = 1024;
 
 /// Orders to warm a task that wait for the seed before a scheduler's next one is dropped.
 const WARM_QUEUE: usize = 1024;
@@ -79,7 +74,6 @@ pub struct WarmOrder {
 struct Inner {
     surroundings: Surroundings,
     tasks: Mutex<HashMap<TaskId, Flight>>,
-    spoiled: Mutex<HashMap<TaskId, Instant>>,
     tracker: TaskTracker,
     shutdown: CancellationToken,
     next_reader: AtomicU64,
@@ -110,11 +104,12 @@ impl Swarm {
             pieces: parts.pieces,
             seeds: Arc::new(parts.seeds),
             limits: parts.limits,
+            bans: Bans::default(),
+            spoiled: Spoiled::default(),
         };
         let inner = Inner {
             surroundings,
             tasks: Mutex::default(),
-            spoiled: Mutex::default(),
             tracker,
             shutdown: CancellationToken::new(),
             next_reader: AtomicU64::new(NOBODY.0 + 1),
@@ -266,7 +261,6 @@ impl Swarm {
             .await;
         if let Some(Stage::Failed(TaskFailure::Corrupt)) = ended {
             tracing::warn!(%task, "the body did not match its digest; nothing of it is kept");
-            self.spoil(task);
         }
         self.inner.metrics.ended(ended.as_ref());
         let mut tasks = self
@@ -284,30 +278,13 @@ impl Swarm {
         self.inner.metrics.tasks.set(tasks.len() as i64);
     }
 
-    fn spoil(&self, task: TaskId) {
-        let now = clock();
-        let mut spoiled = self
-            .inner
-            .spoiled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        spoiled.retain(|_, until| now < *until);
-        if spoiled.len() < SPOILED_MAX {
-            spoiled.insert(task, now + SPOILED_FOR);
-        }
-    }
-
     /// The missing tail would complete a body whose head was wrong.
     fn refuse_resume_of_spoiled(&self, request: &OpenRequest) -> Result<(), OpenError> {
         let is_resume = !matches!(request.wanted, Wanted::Whole | Wanted::From { start: 0 });
-        let spoiled = self
-            .inner
-            .spoiled
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        match spoiled.get(&request.task) {
-            Some(until) if is_resume && clock() < *until => Err(OpenError::ResumeRefused),
-            Some(_) | None => Ok(()),
+        let spoiled = &self.inner.surroundings.spoiled;
+        match is_resume && spoiled.is_suspect(clock(), request.task) {
+            true => Err(OpenError::ResumeRefused),
+            false => Ok(()),
         }
     }
 }

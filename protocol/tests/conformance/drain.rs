@@ -21,6 +21,7 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
         let last = Down::Parents {
             task: task(1),
             parents: vec![candidate],
+            siblings: Vec::new(),
             fetcher: None,
         };
         end.down.send(last.clone()).await.unwrap();

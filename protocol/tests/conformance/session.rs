@@ -101,12 +101,14 @@ fn every_down() -> Vec<Down> {
     vec![
         Down::Parents {
             task: task(1),
+            siblings: vec![host("node-3@10.0.0.7:65002")],
             parents,
             fetcher: Some(id("seed-1")),
         },
         Down::Parents {
             task: task(1),
             parents: Vec::new(),
+            siblings: Vec::new(),
             fetcher: None,
         },
         Down::Wait {
@@ -116,6 +118,7 @@ fn every_down() -> Vec<Down> {
         Down::BackToSource {
             task: task(3),
             epoch: u64::MAX,
+            holders: vec![host("node-2@10.0.0.6:1")],
         },
         Down::Warm {
             task: task(4),

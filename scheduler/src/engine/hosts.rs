@@ -139,9 +139,8 @@ impl Hosts {
         can_fetch: impl Fn(&Self, HostKey) -> bool,
     ) -> Option<RingSeed> {
         self.view.begin(now);
-        let is_named = |record: &HostRecord| {
-            self.view.is_empty() || self.view.names(&record.host.id)
-        };
+        let is_named =
+            |record: &HostRecord| self.view.is_empty() || self.view.names(&record.host.id);
         let joined = self
             .seeds()
             .filter(|(key, record)| is_named(record) && can_fetch(self, *key));
@@ -156,8 +155,15 @@ impl Hosts {
     }
 
     /// `reporter` says that `liar` lied; tells whether the cluster bans it for that.
-    pub(super) fn blame(&mut self, now: Instant, limits: &Limits, reporter: HostKey, liar: HostKey) -> bool {
-        let (Some(reporter), Some(liar)) = (self.by_key.get(&reporter), self.by_key.get(&liar)) else {
+    pub(super) fn blame(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        reporter: HostKey,
+        liar: HostKey,
+    ) -> bool {
+        let (Some(reporter), Some(liar)) = (self.by_key.get(&reporter), self.by_key.get(&liar))
+        else {
             return false;
         };
         let reporter = Reporter {

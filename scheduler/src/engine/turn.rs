@@ -10,14 +10,14 @@ use std::{
 
 use protocol::{
     AttemptId, Down, Origin, TaskId,
-    scheduler::{Failure, Outcome, ParentFailure},
+    scheduler::{Failure, Outcome},
 };
 
 use super::{
     Command, Limits,
     filter::{Filter, Lack, best_first},
     hosts::{HostKey, Hosts},
-    peer::{Exclusion, PeerState, Supply},
+    peer::{PeerState, Supply},
     phase::Phase,
     source::Loss,
     task::Task,
@@ -95,38 +95,6 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn parent_failed(&mut self, child: HostKey, parent: HostKey, reason: ParentFailure) {
-        let excluded_for = match reason {
-            ParentFailure::Busy => self.limits.busy_exclusion,
-            ParentFailure::Unreachable | ParentFailure::Slow | ParentFailure::Gone => {
-                self.limits.failed_exclusion
-            }
-            ParentFailure::Lied => self.limits.liar_exclusion,
-        };
-        let entry = Exclusion {
-            host: parent,
-            until: self.now + excluded_for,
-        };
-        let Some(peer) = self.task.peer_mut(child) else {
-            return;
-        };
-        Exclusion::add(&mut peer.excluded, entry, self.limits.exclusions_max);
-        if reason == ParentFailure::Lied && self.hosts.blame(self.now, self.limits, child, parent) {
-            self.banned.push(parent);
-        }
-        if self.unpair(child, parent)
-            && let Some(host) = self.hosts.get_mut(parent)
-        {
-            host.failed(reason);
-        }
-        if self.unlink(parent, child) {
-            if let Some(host) = self.hosts.get_mut(parent) {
-                host.failed(reason);
-            }
-            self.affected.push(child);
-        }
-    }
-
     pub(super) fn finished(&mut self, host: HostKey, outcome: Outcome) {
         match outcome {
             Outcome::Complete if self.task.peer(host).is_some() => self.complete(host),
@@ -183,15 +151,6 @@ impl Turn<'_> {
             self.forget_warming(host);
         }
         self.task.phase = Phase::Quiet;
-    }
-
-    /// The cluster bans `host`: nobody gets anything from it any more.
-    pub(super) fn shut_out(&mut self, host: HostKey) {
-        self.shed_children(host);
-        self.unpair_all(host);
-        if self.task.source_host() == Some(host) {
-            self.source_lost(host, Loss::Failed(Failure::Corrupt));
-        }
     }
 
     /// Answers everybody whom this turn has moved. Ends each turn.
@@ -326,7 +285,7 @@ impl Turn<'_> {
         }
     }
 
-    fn unlink(&mut self, parent: HostKey, child: HostKey) -> bool {
+    pub(super) fn unlink(&mut self, parent: HostKey, child: HostKey) -> bool {
         let was_there = self.task.unlink(parent, child);
         if was_there {
             self.stirred = true;

@@ -9,6 +9,7 @@
 
 mod interest;
 mod limits;
+mod message;
 mod pick;
 mod source;
 mod supplier;
@@ -36,6 +37,7 @@ use self::{
 pub use self::{
     interest::{Interest, ReaderId},
     limits::Limits,
+    message::{Action, Event, RunId},
     supplier::Relation,
 };
 
@@ -54,89 +56,16 @@ pub struct Conductor {
     actions: VecDeque<Action>,
 }
 
-/// What happened since the last call.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Event {
-    ReaderJoined(ReaderId, Interest),
-    ReaderMoved(ReaderId, u64),
-    ReaderLeft(ReaderId),
-    /// The task was registered; an answer is awaited.
-    Asked,
-    /// The scheduler says who may have it, and what each is to this host.
-    Candidates(Vec<(HostId, Relation)>),
-    /// The scheduler says that somebody is about to have it.
-    Wait(Duration),
-    /// This host goes to the source: told to, or because nobody can tell it anything. Those that
-    /// are named hold a part of the task: only the rest is asked of the source.
-    AtSource(Vec<HostId>),
-    /// The layout is known: from the source or from the first supplier.
-    Begun(Layout),
-    /// These pieces are proven to be what the supplier says it holds.
-    Holds(HostId, PieceSet),
-    SupplierFailed(HostId, ParentFailure),
-    /// The supplier has no slot for the run that began with this piece.
-    RunRefused(HostId, u32),
-    /// The supplier brought a piece, and it is what was signed.
-    Brought(HostId, PieceIndex),
-    /// The source brought a piece.
-    Had(PieceIndex),
-    /// A piece that was had turned out to be unreadable.
-    Lost(PieceIndex),
-    /// A run ended: `next` is the first piece that it did not bring.
-    SourceRunEnded(RunId),
-    /// The body that began with no size has ended.
-    Ended(Layout),
-    /// The source was asked for the size, and told it or not.
-    Sized(Option<Layout>),
-}
-
-/// What the driver must do now.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Action {
-    /// Follow what this host says it holds.
-    Follow(HostId),
-    /// Stop following, and tell the scheduler why.
-    Leave(HostId, ParentFailure),
-    /// Ask a supplier for a run of pieces.
-    Fetch {
-        supplier: HostId,
-        relation: Relation,
-        pieces: Range<u32>,
-    },
-    /// Nobody waits any more for the run that began with this piece.
-    Cancel { supplier: HostId, first: u32 },
-    /// Ask the source for the pieces from `first`; `None` is to the end of the body.
-    StartSource {
-        run: RunId,
-        first: u32,
-        end: Option<u32>,
-    },
-    /// The run has brought all that is needed of it.
-    StopSource(RunId),
-    /// Ask the source how large the body is: every reader begins inside of it.
-    LearnSize,
-    /// Nobody answers: go on without the scheduler.
-    GoToSource,
-}
-
-/// One request to the source.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct RunId(pub u32);
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Phase {
     /// Nothing asked yet.
     New,
     /// Waiting for the scheduler's word, or for the fetcher to have something.
-    Patient {
-        until: Instant,
-    },
+    Patient { until: Instant },
     /// Fetching from parents.
     Swarm,
     /// Until `adopt_until` those who hold a part of the task have time to say so.
-    AtSource {
-        adopt_until: Option<Instant>,
-    },
+    AtSource { adopt_until: Option<Instant> },
 }
 
 /// Whether the source was asked for the size of the body alone.
@@ -340,8 +269,8 @@ impl Conductor {
     fn plan(&mut self, now: Instant) {
         self.plan_suppliers(now);
         if let Phase::AtSource { adopt_until } = self.phase {
-            let is_adopting = adopt_until
-                .is_some_and(|until| now < until && !self.suppliers.have_all_told());
+            let is_adopting =
+                adopt_until.is_some_and(|until| now < until && !self.suppliers.have_all_told());
             if !is_adopting {
                 self.plan_source();
             }

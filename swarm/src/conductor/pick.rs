@@ -40,7 +40,9 @@ impl<'a> Picker<'a> {
         (had, suppliers): (&'a PieceSet, &'a Suppliers),
         interests: &Interests,
     ) -> Self {
-        let count = layout.piece_count().unwrap_or(protocol::piece_set::PIECES_MAX);
+        let count = layout
+            .piece_count()
+            .unwrap_or(protocol::piece_set::PIECES_MAX);
         let wanted = interests.pieces(layout, count).collect();
         Self {
             now,
@@ -96,8 +98,8 @@ impl<'a> Picker<'a> {
             .iter()
             .flat_map(|wanted| self.needed(held(wanted)))
             .filter(|piece| open.contains(PieceIndex(*piece)));
-        let rarest =
-            needed.min_by_key(|piece| (self.suppliers.rarity(*piece), self.order(*piece), *piece))?;
+        let rarest = needed
+            .min_by_key(|piece| (self.suppliers.rarity(*piece), self.order(*piece), *piece))?;
         Some((self.best_for(rarest)?, rarest))
     }
 

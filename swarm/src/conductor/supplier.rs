@@ -79,11 +79,7 @@ impl Supplier {
 
     /// It has brought `piece`, which one of its runs was for.
     pub(super) fn brought(&mut self, now: Instant, piece: PieceIndex) {
-        let Some(at) = self
-            .runs
-            .iter()
-            .position(|run| run.left.contains(&piece.0))
-        else {
+        let Some(at) = self.runs.iter().position(|run| run.left.contains(&piece.0)) else {
             return;
         };
         let took = now.saturating_duration_since(self.moved_at);
@@ -117,7 +113,12 @@ impl Supplier {
     }
 
     /// It brought nothing in the time it has; `spare` tells whether others could.
-    pub(super) fn overdue(&mut self, now: Instant, limits: &Limits, spare: bool) -> Option<Verdict> {
+    pub(super) fn overdue(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        spare: bool,
+    ) -> Option<Verdict> {
         if self.runs.is_empty() {
             return None;
         }
@@ -136,7 +137,12 @@ impl Supplier {
     }
 
     /// When [`Supplier::overdue`] is to be asked.
-    pub(super) fn deadline(&self, now: Instant, limits: &Limits, spare: impl Fn() -> bool) -> Option<Instant> {
+    pub(super) fn deadline(
+        &self,
+        now: Instant,
+        limits: &Limits,
+        spare: impl Fn() -> bool,
+    ) -> Option<Instant> {
         if self.runs.is_empty() {
             return None;
         }

@@ -3,11 +3,7 @@
 //! Invariant: a piece is in flight at one supplier at most, or at two where the second was asked
 //! as a hedge. How rare a piece is counts the suppliers that hold it.
 
-use std::{
-    collections::BTreeMap,
-    ops::Range,
-    time::Instant,
-};
+use std::{collections::BTreeMap, ops::Range, time::Instant};
 
 use protocol::{HostId, PieceIndex, PieceSet};
 
@@ -35,7 +31,13 @@ pub(super) struct Ended {
 
 impl Suppliers {
     /// Adds a supplier; tells whether it is new. One that is known becomes a parent if it is one.
-    pub(super) fn join(&mut self, now: Instant, id: &HostId, relation: Relation, max: usize) -> bool {
+    pub(super) fn join(
+        &mut self,
+        now: Instant,
+        id: &HostId,
+        relation: Relation,
+        max: usize,
+    ) -> bool {
         if let Some(supplier) = self.by_id.get_mut(id) {
             supplier.relation = supplier.relation.max(relation);
             return false;
@@ -104,7 +106,12 @@ impl Suppliers {
     }
 
     /// Notes that `id` is asked for `pieces`; tells what it is to this host.
-    pub(super) fn begin(&mut self, now: Instant, id: &HostId, pieces: Range<u32>) -> Option<Relation> {
+    pub(super) fn begin(
+        &mut self,
+        now: Instant,
+        id: &HostId,
+        pieces: Range<u32>,
+    ) -> Option<Relation> {
         let supplier = self.by_id.get_mut(id)?;
         for piece in pieces.clone().map(PieceIndex) {
             if !self.asked.insert(piece) {
@@ -116,7 +123,12 @@ impl Suppliers {
     }
 
     /// `piece` is here, brought by `by` or by the source. The runs that were for it alone are over.
-    pub(super) fn arrived(&mut self, now: Instant, by: Option<&HostId>, piece: PieceIndex) -> Vec<Ended> {
+    pub(super) fn arrived(
+        &mut self,
+        now: Instant,
+        by: Option<&HostId>,
+        piece: PieceIndex,
+    ) -> Vec<Ended> {
         if let Some(supplier) = by.and_then(|id| self.by_id.get_mut(id)) {
             supplier.brought(now, piece);
         }
@@ -140,7 +152,13 @@ impl Suppliers {
     }
 
     /// The supplier had no slot for the run that began with `first`.
-    pub(super) fn refused(&mut self, now: Instant, id: &HostId, first: u32, limits: &Limits) -> Option<Verdict> {
+    pub(super) fn refused(
+        &mut self,
+        now: Instant,
+        id: &HostId,
+        first: u32,
+        limits: &Limits,
+    ) -> Option<Verdict> {
         let supplier = self.by_id.get_mut(id)?;
         let run = supplier.end_run(first)?;
         let verdict = supplier.refused(now, limits);
@@ -191,14 +209,20 @@ impl Suppliers {
         self.asked.contains(PieceIndex(piece))
     }
 
-    /// Whether a hedge is under way for each of `limits.hedges_max`.
+    /// Whether one more piece may be asked of two.
     pub(super) fn may_hedge(&self, limits: &Limits) -> bool {
-        !self.asked.is_empty() && (self.hedged.len() as usize) < limits.hedges_max
+        1 < self.by_id.len()
+            && !self.asked.is_empty()
+            && (self.hedged.len() as usize) < limits.hedges_max
     }
 
     /// Whether one more run may be begun somewhere.
     pub(super) fn has_room(&self, now: Instant, limits: &Limits) -> bool {
-        let runs: usize = self.by_id.values().map(|supplier| supplier.runs.len()).sum();
+        let runs: usize = self
+            .by_id
+            .values()
+            .map(|supplier| supplier.runs.len())
+            .sum();
         let each = self.runs_each(limits);
         runs < limits.runs_max
             && self
@@ -270,7 +294,10 @@ impl Suppliers {
 
     /// When the next piece is late enough to be hedged.
     pub(super) fn next_hedge(&self, now: Instant, limits: &Limits) -> Option<Instant> {
-        let busy = self.by_id.values().filter(|supplier| !supplier.runs.is_empty());
+        let busy = self
+            .by_id
+            .values()
+            .filter(|supplier| !supplier.runs.is_empty());
         busy.map(|supplier| supplier.hedge_at(limits))
             .filter(|at| now < *at)
             .min()
@@ -282,13 +309,17 @@ impl Suppliers {
     }
 
     fn others_hold(&self, now: Instant, id: &HostId) -> bool {
-        let Some(run) = self.by_id.get(id).and_then(|supplier| supplier.runs.first()) else {
+        let Some(run) = self
+            .by_id
+            .get(id)
+            .and_then(|supplier| supplier.runs.first())
+        else {
             return false;
         };
         let piece = PieceIndex(run.left.start);
-        self.by_id
-            .iter()
-            .any(|(other, supplier)| other != id && !supplier.is_resting(now) && supplier.holds.contains(piece))
+        self.by_id.iter().any(|(other, supplier)| {
+            other != id && !supplier.is_resting(now) && supplier.holds.contains(piece)
+        })
     }
 
     fn release(&mut self, run: &Run) {

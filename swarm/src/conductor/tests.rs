@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use proptest::{
     collection::vec,
-    prelude::{Strategy, prop_assert, prop_oneof, proptest},
+    prelude::{Just, Strategy, prop_assert, prop_oneof, proptest},
 };
 
 use super::*;
@@ -15,8 +15,10 @@ const KIB256: u64 = 256 << 10;
 enum Step {
     Is(Event),
     Wait,
+    /// So many milliseconds pass, and nothing is due.
+    Pass(u64),
 }
-use Step::{Is, Wait};
+use Step::{Is, Pass, Wait};
 
 fn host(name: &str) -> HostId {
     name.parse().unwrap()
@@ -34,14 +36,29 @@ fn begun(pieces: u64) -> Step {
     Is(Event::Begun(Layout::for_size(Some(pieces * KIB256))))
 }
 
+fn at_source() -> Step {
+    Is(Event::AtSource(Vec::new()))
+}
+
 fn holds(name: &str, pieces: Range<u32>) -> Step {
-    Is(Event::ParentHolds(host(name), PieceSet::of_range(pieces)))
+    Is(Event::Holds(host(name), PieceSet::of_range(pieces)))
 }
 
 fn candidates(names: &[&str]) -> Step {
-    Is(Event::Candidates(
-        names.iter().map(|name| host(name)).collect(),
-    ))
+    related(names, Relation::Parent)
+}
+
+fn siblings(names: &[&str]) -> Step {
+    related(names, Relation::Sibling)
+}
+
+fn related(names: &[&str], relation: Relation) -> Step {
+    let candidates = names.iter().map(|name| (host(name), relation));
+    Is(Event::Candidates(candidates.collect()))
+}
+
+fn brought(name: &str, index: u32) -> Step {
+    Is(Event::Brought(host(name), PieceIndex(index)))
 }
 
 fn had(index: u32) -> Step {
@@ -50,8 +67,9 @@ fn had(index: u32) -> Step {
 
 fn limits() -> Limits {
     Limits {
-        runs_per_parent: 2,
+        runs_per_supplier: 2,
         run_bytes: 2 * KIB256,
+        near_bytes: 64 * KIB256,
         source_runs: 2,
         soon_bytes: 4 * KIB256,
         ..Limits::default()
@@ -61,16 +79,22 @@ fn limits() -> Limits {
 /// Plays `script` and renders each action it causes, space-separated.
 #[track_caller]
 fn check(script: Vec<Step>, expect: &str) {
+    check_with(limits(), script, expect);
+}
+
+#[track_caller]
+fn check_with(limits: Limits, script: Vec<Step>, expect: &str) {
     let mut now = epoch();
-    let mut conductor = Conductor::new(limits(), PieceSet::default());
+    let mut conductor = Conductor::new(limits, 0, PieceSet::default());
     let mut seen = Vec::new();
     for step in script {
         match step {
             Is(event) => conductor.handle(now, event),
             Wait => {
-                now = conductor.poll_timeout().expect("nothing to wait for");
+                now = conductor.poll_timeout(now).expect("nothing to wait for");
                 conductor.handle_timeout(now);
             }
+            Pass(milliseconds) => now += Duration::from_millis(milliseconds),
         }
         seen.extend(std::iter::from_fn(|| conductor.poll_action()).map(render));
     }
@@ -81,7 +105,10 @@ fn render(action: Action) -> String {
     match action {
         Action::Follow(parent) => format!("+{parent}"),
         Action::Leave(parent, failure) => format!("-{parent}:{failure:?}"),
-        Action::Fetch { parent, first, end } => format!("{first}..{end}<-{parent}"),
+        Action::Fetch {
+            supplier, pieces, ..
+        } => format!("{}..{}<-{supplier}", pieces.start, pieces.end),
+        Action::Cancel { supplier, first } => format!("cancel-{first}<-{supplier}"),
         Action::StartSource {
             run,
             first,
@@ -106,14 +133,7 @@ fn epoch() -> Instant {
 #[test]
 fn a_whole_body_is_one_request_to_the_source() {
     check(
-        vec![
-            whole(),
-            Is(Event::AtSource),
-            begun(3),
-            had(0),
-            had(1),
-            had(2),
-        ],
+        vec![whole(), at_source(), begun(3), had(0), had(1), had(2)],
         "0..<-source#0",
     );
 }
@@ -125,7 +145,7 @@ fn a_second_reader_causes_no_second_request() {
         Interest::ToEnd { offset: 0 },
     ));
     check(
-        vec![whole(), Is(Event::AtSource), begun(9), second, had(0)],
+        vec![whole(), at_source(), begun(9), second, had(0)],
         "0..<-source#0",
     );
 }
@@ -136,7 +156,7 @@ fn a_read_far_ahead_gets_a_range_that_the_main_fetch_skips() {
         offset: 8 * KIB256,
         end: 10 * KIB256,
     };
-    let mut script = vec![whole(), Is(Event::AtSource), begun(20)];
+    let mut script = vec![whole(), at_source(), begun(20)];
     script.push(Is(Event::ReaderJoined(ReaderId(2), ahead)));
     script.extend([had(8), had(9)]);
     script.extend((0..8).map(had));
@@ -155,7 +175,7 @@ fn a_read_a_little_ahead_waits() {
     };
     let joined = Is(Event::ReaderJoined(ReaderId(2), near));
     check(
-        vec![whole(), Is(Event::AtSource), begun(20), joined],
+        vec![whole(), at_source(), begun(20), joined],
         "0..<-source#0",
     );
 }
@@ -165,7 +185,7 @@ fn an_open_range_asks_for_a_window_only() {
     let window = (interest::WINDOW / KIB256) as u32;
     let follow = reader(Interest::Follow { offset: 5 * KIB256 });
     let expect = format!("5..{}<-source#0", 5 + window);
-    check(vec![begun(400), Is(Event::AtSource), follow], &expect);
+    check(vec![begun(400), at_source(), follow], &expect);
 }
 
 #[test]
@@ -173,11 +193,11 @@ fn the_size_is_learnt_first_when_nobody_reads_from_the_start() {
     let sized = |size: Option<u64>| Is(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
     let tail = || reader(Interest::Tail { length: 10 });
     check(
-        vec![tail(), Is(Event::AtSource), sized(Some(5 * KIB256))],
+        vec![tail(), at_source(), sized(Some(5 * KIB256))],
         "size? 4..<-source#0",
     );
     check(
-        vec![tail(), Is(Event::AtSource), sized(None)],
+        vec![tail(), at_source(), sized(None)],
         "size? 0..<-source#0",
     );
 }
@@ -213,7 +233,7 @@ fn a_run_ends_at_what_the_parent_lacks() {
 
 #[test]
 fn what_a_lost_parent_owes_is_asked_of_another() {
-    let gone = Is(Event::ParentFailed(host("a"), ParentFailure::Unreachable));
+    let gone = Is(Event::SupplierFailed(host("a"), ParentFailure::Unreachable));
     check(
         vec![
             whole(),
@@ -265,14 +285,162 @@ fn patience_is_renewed_while_the_fetcher_lives() {
 #[test]
 fn a_late_answer_does_not_call_back_from_the_source() {
     check(
-        vec![whole(), Is(Event::AtSource), candidates(&["a"])],
+        vec![whole(), at_source(), candidates(&["a"])],
         "0..<-source#0",
     );
 }
 
 #[test]
+fn siblings_spare_the_uplink_of_a_parent() {
+    check(
+        vec![
+            whole(),
+            candidates(&["a"]),
+            siblings(&["b"]),
+            begun(4),
+            holds("b", 0..2),
+            holds("a", 0..4),
+        ],
+        "+a +b 0..2<-b 2..4<-a",
+    );
+}
+
+#[test]
+fn beyond_the_window_the_rarest_piece_comes_first() {
+    let limits = Limits {
+        near_bytes: KIB256,
+        run_bytes: KIB256,
+        runs_per_supplier: 1,
+        ..limits()
+    };
+    check_with(
+        limits,
+        vec![
+            candidates(&["a"]),
+            siblings(&["b"]),
+            begun(8),
+            holds("a", 0..8),
+            holds("b", 0..6),
+            whole(),
+            brought("b", 0),
+        ],
+        // In order for the reader, then what only `a` has, then any that both have.
+        "+a +b 0..1<-b 7..8<-a 3..4<-b",
+    );
+}
+
+#[test]
+fn a_busy_supplier_is_asked_again_a_little_later() {
+    let refused = Is(Event::RunRefused(host("a"), 0));
+    check(
+        vec![
+            whole(),
+            candidates(&["a"]),
+            begun(2),
+            holds("a", 0..2),
+            refused,
+            Wait,
+        ],
+        "+a 0..2<-a 0..2<-a",
+    );
+}
+
+#[test]
+fn a_supplier_that_is_always_busy_is_left() {
+    let limits = Limits {
+        refusals_max: 2,
+        ..limits()
+    };
+    let refused = || Is(Event::RunRefused(host("a"), 0));
+    check_with(
+        limits,
+        vec![
+            whole(),
+            candidates(&["a"]),
+            begun(2),
+            holds("a", 0..2),
+            refused(),
+            Wait,
+            refused(),
+        ],
+        "+a 0..2<-a 0..2<-a -a:Busy",
+    );
+}
+
+#[test]
+fn what_is_late_is_asked_of_another_who_could() {
+    let script = vec![
+        whole(),
+        candidates(&["a"]),
+        begun(4),
+        holds("a", 0..4),
+        Pass(100),
+        brought("a", 0),
+        brought("a", 1),
+        siblings(&["b"]),
+        holds("b", 2..4),
+        // `b` is idle and has what `a` owes: first one late piece as a hedge, then all of it.
+        Wait,
+        Wait,
+        Wait,
+    ];
+    check(script, "+a 0..2<-a 2..4<-a +b 2..3<-b cancel-2<-a 3..4<-b");
+}
+
+#[test]
+fn the_first_of_two_copies_ends_the_other() {
+    let script = vec![
+        whole(),
+        candidates(&["a"]),
+        begun(1),
+        holds("a", 0..1),
+        siblings(&["b"]),
+        holds("b", 0..1),
+        Wait,
+        brought("b", 0),
+    ];
+    check(script, "+a 0..1<-a +b 0..1<-b cancel-0<-a");
+}
+
+#[test]
+fn a_new_fetcher_asks_the_source_for_what_nobody_holds() {
+    check(
+        vec![
+            whole(),
+            Is(Event::AtSource(vec![host("a")])),
+            begun(6),
+            holds("a", 0..4),
+        ],
+        "+a 0..2<-a 2..4<-a 4..<-source#0",
+    );
+    check(
+        vec![whole(), Is(Event::AtSource(vec![host("a")])), Wait],
+        "+a 0..<-source#0",
+    );
+}
+
+#[test]
+fn siblings_alone_are_enough_while_they_bring_something() {
+    let gone = Is(Event::SupplierFailed(host("a"), ParentFailure::Unreachable));
+    check(
+        vec![
+            whole(),
+            candidates(&["a"]),
+            siblings(&["b"]),
+            begun(4),
+            holds("b", 0..2),
+            gone,
+            brought("b", 0),
+            holds("b", 2..4),
+            brought("b", 1),
+        ],
+        "+a +b 0..2<-b -a:Unreachable 2..4<-b",
+    );
+}
+
+#[test]
 fn an_empty_body_is_whole_at_once() {
-    let mut conductor = Conductor::new(limits(), PieceSet::default());
+    let mut conductor = Conductor::new(limits(), 0, PieceSet::default());
     conductor.handle(epoch(), Event::Begun(Layout::for_size(Some(0))));
     assert!(conductor.is_whole());
 }
@@ -281,48 +449,72 @@ fn an_empty_body_is_whole_at_once() {
 enum Any {
     Reader(u64, u64, u64),
     Left(u64),
-    Parent(u8, Range<u32>),
+    Supplier(u8, Range<u32>, Relation),
     Failed(u8),
+    Refused(usize),
     Arrive(usize),
     Source,
     Tick,
 }
 
 fn any_step() -> impl Strategy<Value = Any> {
+    let relation = prop_oneof![Just(Relation::Parent), Just(Relation::Sibling)];
     prop_oneof![
         (0..4u64, 0..40u64, 0..3u64).prop_map(|(id, at, form)| Any::Reader(id, at, form)),
         (0..4u64).prop_map(Any::Left),
-        (0..3u8, 0..40u32, 0..40u32).prop_map(|(id, a, b)| Any::Parent(id, a.min(b)..a.max(b))),
-        (0..3u8).prop_map(Any::Failed),
+        (0..5u8, 0..40u32, 0..40u32, relation).prop_map(|(id, a, b, relation)| Any::Supplier(
+            id,
+            a.min(b)..a.max(b),
+            relation
+        )),
+        (0..5u8).prop_map(Any::Failed),
+        (0..8usize).prop_map(Any::Refused),
         (0..8usize).prop_map(Any::Arrive),
-        proptest::strategy::Just(Any::Source),
-        proptest::strategy::Just(Any::Tick),
+        Just(Any::Source),
+        Just(Any::Tick),
     ]
+}
+
+/// A request that the world has been told to make, and what it still has to bring.
+#[derive(Debug)]
+struct Asked {
+    who: Who,
+    first: u32,
+    left: Range<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq)]
+enum Who {
+    Supplier(HostId),
+    Source(RunId),
 }
 
 /// Carries out what the conductor asks, piece by piece, in the order that `Any::Arrive` picks.
 struct World {
     conductor: Conductor,
     now: Instant,
-    /// Pieces that somebody was asked for and has not brought; by parent, or `None` for the source.
-    asked: Vec<(Option<HostId>, RunId, Range<u32>)>,
+    asked: Vec<Asked>,
 }
 
 impl World {
     fn drain(&mut self) -> Result<(), String> {
         while let Some(action) = self.conductor.poll_action() {
             match action {
-                Action::Fetch { parent, first, end } => {
-                    self.ask(Some(parent), RunId(0), first..end)?
-                }
+                Action::Fetch {
+                    supplier, pieces, ..
+                } => self.ask(Who::Supplier(supplier), pieces)?,
                 Action::StartSource { run, first, end } => {
-                    self.ask(None, run, first..end.unwrap_or(40))?
+                    self.ask(Who::Source(run), first..end.unwrap_or(40))?;
                 }
-                Action::StopSource(run) => self
-                    .asked
-                    .retain(|(who, id, _)| who.is_some() || *id != run),
-                Action::Leave(parent, _) => {
-                    self.asked.retain(|(who, ..)| who.as_ref() != Some(&parent))
+                Action::StopSource(run) => {
+                    self.asked.retain(|asked| asked.who != Who::Source(run));
+                }
+                Action::Cancel { supplier, first } => self.asked.retain(|asked| {
+                    asked.first != first || asked.who != Who::Supplier(supplier.clone())
+                }),
+                Action::Leave(supplier, _) => {
+                    let who = Who::Supplier(supplier);
+                    self.asked.retain(|asked| asked.who != who);
                 }
                 Action::Follow(_) | Action::LearnSize | Action::GoToSource => {}
             }
@@ -330,25 +522,37 @@ impl World {
         Ok(())
     }
 
-    fn ask(&mut self, who: Option<HostId>, run: RunId, pieces: Range<u32>) -> Result<(), String> {
-        if who.is_some()
-            && pieces
-                .clone()
-                .any(|i| self.conductor.had.contains(PieceIndex(i)))
-        {
+    fn ask(&mut self, who: Who, pieces: Range<u32>) -> Result<(), String> {
+        let had = |index| self.conductor.had.contains(PieceIndex(index));
+        if matches!(who, Who::Supplier(_)) && pieces.clone().any(had) {
             return Err(format!("{pieces:?} was had already"));
         }
-        let overlaps = |other: &Range<u32>| other.start < pieces.end && pieces.start < other.end;
-        let same_kind = |other: &Option<HostId>| other.is_some() && who.is_some();
-        if self
-            .asked
-            .iter()
-            .any(|(other, _, asked)| same_kind(other) && overlaps(asked))
-        {
-            return Err(format!("{pieces:?} is in flight already"));
+        // A request to the source that another cuts short is stopped when it comes there.
+        let is_source = matches!(who, Who::Source(_));
+        let overlapping = self.asked.iter().filter(|asked| {
+            matches!(asked.who, Who::Supplier(_))
+                && !is_source
+                && asked.left.start < pieces.end
+                && pieces.start < asked.left.end
+        });
+        match overlapping.count() {
+            0 => {}
+            // At the end, one late piece is asked of one more.
+            1 if pieces.len() == 1 && self.is_endgame() => {}
+            _ => return Err(format!("{who:?}: {pieces:?} is in flight already")),
         }
-        self.asked.push((who, run, pieces));
+        let first = pieces.start;
+        self.asked.push(Asked {
+            who,
+            first,
+            left: pieces,
+        });
         Ok(())
+    }
+
+    fn is_endgame(&self) -> bool {
+        let picker = self.conductor.picker(self.now);
+        picker.is_some_and(|picker| picker.is_endgame())
     }
 
     fn arrive(&mut self, pick: usize) {
@@ -356,52 +560,80 @@ impl World {
             return;
         }
         let at = pick % self.asked.len();
-        let (_, _, pieces) = &mut self.asked[at];
-        let piece = PieceIndex(pieces.start);
-        pieces.start += 1;
-        if pieces.start >= pieces.end {
+        let asked = &mut self.asked[at];
+        let piece = PieceIndex(asked.left.start);
+        asked.left.start += 1;
+        let who = asked.who.clone();
+        let is_over = asked.left.is_empty();
+        if is_over {
             self.asked.remove(at);
         }
-        self.conductor.handle(self.now, Event::Had(piece));
+        let event = match &who {
+            Who::Supplier(id) => Event::Brought(id.clone(), piece),
+            Who::Source(_) => Event::Had(piece),
+        };
+        self.conductor.handle(self.now, event);
+        if let (Who::Source(run), true) = (who, is_over) {
+            self.conductor.handle(self.now, Event::SourceRunEnded(run));
+        }
+    }
+
+    fn refuse(&mut self, pick: usize) {
+        let at_suppliers = |asked: &&Asked| matches!(asked.who, Who::Supplier(_));
+        let refused: Vec<_> = self.asked.iter().filter(at_suppliers).collect();
+        if refused.is_empty() {
+            return;
+        }
+        let (who, first) = {
+            let asked = refused[pick % refused.len()];
+            (asked.who.clone(), asked.first)
+        };
+        self.asked
+            .retain(|asked| asked.who != who || asked.first != first);
+        if let Who::Supplier(id) = who {
+            self.conductor
+                .handle(self.now, Event::RunRefused(id, first));
+        }
     }
 
     fn step(&mut self, step: Any) -> Result<(), String> {
         let name = |id: u8| host(&format!("p{id}"));
-        let event = match step {
+        match step {
             Any::Reader(id, at, form) => {
                 let offset = at * KIB256;
+                let end = offset + 3 * KIB256;
                 let interest = match form {
                     0 => Interest::ToEnd { offset },
-                    1 => Interest::Span {
-                        offset,
-                        end: offset + 3 * KIB256,
-                    },
+                    1 => Interest::Span { offset, end },
                     _ => Interest::Follow { offset },
                 };
-                Event::ReaderJoined(ReaderId(id), interest)
+                let joined = Event::ReaderJoined(ReaderId(id), interest);
+                self.conductor.handle(self.now, joined);
             }
-            Any::Left(id) => Event::ReaderLeft(ReaderId(id)),
-            Any::Parent(id, pieces) => {
-                self.conductor
-                    .handle(self.now, Event::Candidates(vec![name(id)]));
+            Any::Left(id) => self
+                .conductor
+                .handle(self.now, Event::ReaderLeft(ReaderId(id))),
+            Any::Supplier(id, pieces, relation) => {
+                let candidates = Event::Candidates(vec![(name(id), relation)]);
+                self.conductor.handle(self.now, candidates);
                 self.drain()?;
-                Event::ParentHolds(name(id), PieceSet::of_range(pieces))
+                let holds = Event::Holds(name(id), PieceSet::of_range(pieces));
+                self.conductor.handle(self.now, holds);
             }
-            Any::Failed(id) => Event::ParentFailed(name(id), ParentFailure::Gone),
-            Any::Source => Event::AtSource,
-            Any::Arrive(pick) => {
-                self.arrive(pick);
-                return self.drain();
+            Any::Failed(id) => {
+                let failed = Event::SupplierFailed(name(id), ParentFailure::Gone);
+                self.conductor.handle(self.now, failed);
             }
+            Any::Refused(pick) => self.refuse(pick),
+            Any::Source => self.conductor.handle(self.now, Event::AtSource(Vec::new())),
+            Any::Arrive(pick) => self.arrive(pick),
             Any::Tick => {
-                if let Some(at) = self.conductor.poll_timeout() {
+                if let Some(at) = self.conductor.poll_timeout(self.now) {
                     self.now = self.now.max(at);
                     self.conductor.handle_timeout(self.now);
                 }
-                return self.drain();
             }
-        };
-        self.conductor.handle(self.now, event);
+        }
         self.drain()
     }
 }
@@ -412,7 +644,7 @@ proptest! {
     #[test]
     fn everything_arrives_in_any_order_of_events(steps in vec(any_step(), 0..60)) {
         let mut world = World {
-            conductor: Conductor::new(limits(), PieceSet::default()),
+            conductor: Conductor::new(limits(), 0, PieceSet::default()),
             now: epoch(),
             asked: Vec::new(),
         };
@@ -426,6 +658,7 @@ proptest! {
         }
         for _ in 0..400 {
             told = told.and_then(|()| world.step(Any::Arrive(0)));
+            told = told.and_then(|()| world.step(Any::Tick));
         }
         prop_assert!(told.is_ok(), "{told:?}");
         prop_assert!(world.conductor.is_whole(), "missing {:?}", world.conductor.had.first_missing(0));

@@ -13,7 +13,7 @@ use crate::{
     direct,
     open::{Held, How, OpenError, OpenRequest, Opened},
     store::{Store, StoredTask},
-    task::{Progress, Stage, attempt::valid_batches},
+    task::{Progress, Stage, proofs::valid_batches},
 };
 
 impl Swarm {

@@ -1,10 +1,16 @@
 //! Pure: what a child is told next about one task, by what it was told before.
 //!
 //! Invariant: a piece is told of as held only after the batch that proves it, and only once. There
-//! is no queue: a child that reads slowly is told more at once.
+//! is no queue: a child that reads slowly is told more at once. Whether it is this child's turn to
+//! hear of a piece is [`super::spread`]'s to say.
 
-use protocol::{AttemptId, Content, PieceSet, TaskId, Visibility, availability::Tell};
+use std::time::Instant;
 
+use protocol::{
+    AttemptId, Content, Layout, PieceIndex, PieceSet, TaskId, Visibility, availability::Tell,
+};
+
+use super::spread::Turn;
 use crate::task::{Progress, Stage};
 
 /// What one child was told of one task.
@@ -24,8 +30,8 @@ pub(super) struct Feed {
 #[derive(Debug, PartialEq)]
 pub(super) enum Next {
     Tell(Tell),
-    /// The child knows everything that may be known.
-    Wait,
+    /// The child knows everything that it is to know before this.
+    Wait(Option<Instant>),
     /// There is nothing to be had here. The feed is over.
     Gone,
 }
@@ -45,12 +51,17 @@ impl Feed {
     }
 
     /// The next message. Call until it returns [`Next::Wait`], and again when `progress` changed.
-    pub(super) fn next(&mut self, progress: &Progress) -> Next {
+    /// `turn` tells when the child is to hear of a piece that is held.
+    pub(super) fn next(
+        &mut self,
+        progress: &Progress,
+        turn: impl FnMut(&Layout, PieceIndex) -> Turn,
+    ) -> Next {
         if let Stage::Failed(_) = progress.stage {
             return Next::Gone;
         }
         let Some(content) = &progress.content else {
-            return Next::Wait;
+            return Next::Wait(None);
         };
         if content.visibility != Visibility::Public {
             return Next::Gone;
@@ -71,7 +82,7 @@ impl Feed {
                 size,
             });
         }
-        self.newly_held(content, progress)
+        self.newly_held(content, progress, turn)
     }
 
     fn begin(&mut self, content: &Content) -> Tell {
@@ -102,15 +113,26 @@ impl Feed {
         None
     }
 
-    fn newly_held(&mut self, content: &Content, progress: &Progress) -> Next {
+    fn newly_held(
+        &mut self,
+        content: &Content,
+        progress: &Progress,
+        mut turn: impl FnMut(&Layout, PieceIndex) -> Turn,
+    ) -> Next {
         if self.held.len() == progress.held.len() {
-            return Next::Wait;
+            return Next::Wait(None);
         }
         let told = &self.held;
         let is_new = |piece: &_| self.proven.contains(*piece) && !told.contains(*piece);
-        let new: PieceSet = progress.held.iter().filter(is_new).collect();
+        let (mut new, mut later) = (PieceSet::default(), None);
+        for piece in progress.held.iter().filter(is_new) {
+            match turn(&content.layout, piece) {
+                Turn::Now => drop(new.insert(piece)),
+                Turn::At(at) => later = Some(later.map_or(at, |first: Instant| first.min(at))),
+            }
+        }
         if new.is_empty() {
-            return Next::Wait;
+            return Next::Wait(later);
         }
         self.held.union(&new);
         Next::Tell(Tell::Holds {
@@ -172,9 +194,9 @@ mod tests {
     fn check(feed: &mut Feed, progress: &Progress, expect: &str) {
         let mut told = Vec::new();
         loop {
-            match feed.next(progress) {
+            match feed.next(progress, |_, _| Turn::Now) {
                 Next::Tell(tell) => told.push(render(&tell)),
-                Next::Wait => break,
+                Next::Wait(_) => break,
                 Next::Gone => {
                     told.push("gone".to_owned());
                     break;
@@ -234,6 +256,30 @@ mod tests {
         progress.held.insert(PieceIndex(3));
         progress.stage = Stage::Complete;
         check(&mut feed, &progress, "holds-3");
+    }
+
+    #[test]
+    #[expect(clippy::disallowed_methods, reason = "any time will do")]
+    fn a_piece_whose_turn_is_later_is_told_later() {
+        let mut feed = Feed::new(task());
+        let mut progress = began(FIRST, Some(1 << 20));
+        progress.held = PieceSet::of_range(0..2);
+        progress.batches.push(signed(FIRST, 0..2));
+        let later = Instant::now();
+        let mut seen = Vec::new();
+        let next = loop {
+            let turn = |_: &Layout, piece: PieceIndex| match piece.0 {
+                0 => Turn::Now,
+                _ => Turn::At(later),
+            };
+            match feed.next(&progress, turn) {
+                Next::Tell(tell) => seen.push(render(&tell)),
+                next => break next,
+            }
+        };
+        assert_eq!(seen.join(" "), "begins-1 batch-0,1 holds-0");
+        assert_eq!(next, Next::Wait(Some(later)));
+        check(&mut feed, &progress, "holds-1");
     }
 
     #[test]

@@ -5,16 +5,20 @@
 //! it is stored, served or forwarded.
 
 mod assembly;
+mod bans;
 mod client;
 mod dial;
 mod feed;
 mod hub;
 mod metrics;
 mod request;
+mod seats;
 mod server;
+mod spread;
 mod subscribers;
 mod upload;
 
+pub(crate) use bans::Bans;
 pub use client::{PieceClient, PieceClientConfig, PieceError, PieceRun, PieceStream};
 pub use hub::{Hub, HubConfig};
 pub use metrics::PeerMetrics;

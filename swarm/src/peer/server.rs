@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     metrics::{PeerMetrics, Upload},
     request::PieceRequest,
+    seats::Spreads,
     subscribers,
     upload::{self, Held, Slot, UploadBody},
 };
@@ -64,6 +65,7 @@ struct Inner {
     slots: Arc<Semaphore>,
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
+    spreads: Spreads,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -93,6 +95,7 @@ impl PeerServer {
             slots,
             reads,
             streams,
+            spreads: Spreads::default(),
             tasks,
             stop,
         };
@@ -169,7 +172,8 @@ impl Subscribers for PeerServer {
         };
         self.inner.tasks.spawn(async move {
             inner.metrics.upload_streams.inc();
-            let serving = subscribers::serve(Arc::clone(&inner.shelf), subscriber);
+            let (shelf, spreads) = (Arc::clone(&inner.shelf), inner.spreads.clone());
+            let serving = subscribers::serve(shelf, spreads, subscriber);
             inner.stop.run_until_cancelled(serving).await;
             inner.metrics.upload_streams.dec();
             drop(permit);
@@ -212,6 +216,9 @@ impl Connection {
             .map_err(|_| Upload::Busy)?;
         let slot = Slot::new(slot, &server.metrics, &self.pulse, &server.reads);
         let held = self.held(&asked).await?;
+        server
+            .spreads
+            .asked(asked.task, &held.layout, asked.pieces.clone());
         let length = held.bytes.end - held.bytes.start;
         let body = upload::body(held, slot).await.map_err(|error| {
             tracing::warn!(task = %asked.task, %error, "held pieces cannot be read");

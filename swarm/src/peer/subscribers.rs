@@ -16,14 +16,18 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::feed::{Feed, Next};
+use super::{
+    feed::{Feed, Next},
+    seats::{Seat, Spreads},
+    spread::Turn,
+};
 use crate::task::{Shelf, Stage};
 
 /// Tasks that one child may follow at once; one more is answered as gone.
 const TASKS_PER_STREAM_MAX: usize = 1024;
 
 /// Serves `subscriber` until its child leaves.
-pub(super) async fn serve(shelf: Arc<dyn Shelf>, mut subscriber: Subscriber) {
+pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscriber: Subscriber) {
     let mut feeds = FuturesUnordered::new();
     let mut running: HashMap<TaskId, AbortHandle> = HashMap::new();
     let tell = subscriber.tell;
@@ -58,15 +62,19 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, mut subscriber: Subscriber) {
         let (handle, registration) = AbortHandle::new_pair();
         running.insert(task, handle);
         feeds.push(Abortable::new(
-            follow(Arc::clone(&shelf), task, tell.clone()),
+            follow(Arc::clone(&shelf), spreads.join(task), (task, tell.clone())),
             registration,
         ));
     }
 }
 
 /// Tells the child of `task` until there is nothing more to tell. Gives the task back.
-async fn follow(shelf: Arc<dyn Shelf>, task: TaskId, tell: mpsc::Sender<Tell>) -> TaskId {
-    if feed(shelf, task, &tell).await.is_none() {
+async fn follow(
+    shelf: Arc<dyn Shelf>,
+    seat: Seat,
+    (task, tell): (TaskId, mpsc::Sender<Tell>),
+) -> TaskId {
+    if feed(shelf, &seat, (task, &tell)).await.is_none() {
         // A child that has left needs no answer.
         let _ = tell.send(Tell::Gone { task }).await;
     }
@@ -74,21 +82,41 @@ async fn follow(shelf: Arc<dyn Shelf>, task: TaskId, tell: mpsc::Sender<Tell>) -
 }
 
 /// `None` when the task is not, or no more, to be had here.
-async fn feed(shelf: Arc<dyn Shelf>, task: TaskId, tell: &mpsc::Sender<Tell>) -> Option<()> {
+async fn feed(
+    shelf: Arc<dyn Shelf>,
+    seat: &Seat,
+    (task, tell): (TaskId, &mpsc::Sender<Tell>),
+) -> Option<()> {
     let mut progress = shelf.follow(task).await?.progress;
     let mut feed = Feed::new(task);
     loop {
-        let next = feed.next(&progress.borrow_and_update());
+        let next = {
+            let seen = progress.borrow_and_update();
+            // What came from others, others have.
+            let is_only_here =
+                |piece| matches!(seen.stage, Stage::Complete) || seen.from_source.contains(piece);
+            feed.next(&seen, |layout, piece| match is_only_here(piece) {
+                true => seat.turn(layout, piece),
+                false => Turn::Now,
+            })
+        };
         match next {
             Next::Tell(message) => {
                 if tell.send(message).await.is_err() {
                     return Some(());
                 }
             }
-            Next::Wait if progress.changed().await.is_ok() => {}
+            Next::Wait(Some(later)) => tokio::select! {
+                () = tokio::time::sleep_until(later.into()) => {}
+                // With its driver gone nothing changes, and time still passes.
+                Ok(()) = progress.changed() => {}
+            },
+            Next::Wait(None) if progress.changed().await.is_ok() => {}
             // Its driver has left. What is complete stays to be had.
-            Next::Wait if matches!(progress.borrow().stage, Stage::Complete) => return Some(()),
-            Next::Wait | Next::Gone => return None,
+            Next::Wait(None) if matches!(progress.borrow().stage, Stage::Complete) => {
+                return Some(());
+            }
+            Next::Wait(None) | Next::Gone => return None,
         }
     }
 }

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use protocol::{PieceIndex, Visibility};
+use protocol::{Layout, PieceIndex, Visibility};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 use super::{
@@ -29,6 +29,7 @@ pub(super) type UploadBody = UnsyncBoxBody<Bytes, io::Error>;
 #[derive(Debug)]
 pub(super) struct Held {
     pub(super) bytes: Range<u64>,
+    pub(super) layout: Layout,
     file: Arc<StoredTask>,
 }
 
@@ -61,6 +62,7 @@ impl Held {
         }
         Ok(Self {
             bytes,
+            layout: content.layout,
             file: Arc::clone(file),
         })
     }

@@ -4,7 +4,7 @@ use protocol::{HostId, PieceIndex, Up, scheduler::ParentFailure};
 
 use super::{
     Message,
-    driver::Driver,
+    driver::{Driver, clock},
     parent_run::{self, ParentRun},
     source_run::SourceRun,
 };
@@ -19,7 +19,10 @@ impl Driver {
             match action {
                 Action::Follow(parent) => self.follow(parent),
                 Action::Leave(parent, failure) => self.leave(parent, failure).await,
-                Action::Fetch { parent, first, end } => self.fetch(parent, first..end),
+                Action::Fetch {
+                    supplier, pieces, ..
+                } => self.fetch(supplier, pieces),
+                Action::Cancel { supplier, first } => self.cancel(&supplier, first),
                 Action::StartSource { run, first, end } => self.start_source(run, first, end),
                 Action::StopSource(run) => {
                     if let Some(job) = self.at_source.remove(&run) {
@@ -42,12 +45,16 @@ impl Driver {
         let job = self
             .jobs
             .spawn(parent_run::follow(parent.clone(), tells, self.own.clone()));
-        self.at_parents.entry(parent).or_default().push(job);
+        self.at_parents.entry(parent).or_default().push((None, job));
     }
 
     async fn leave(&mut self, parent: HostId, reason: ParentFailure) {
-        for job in self.at_parents.remove(&parent).into_iter().flatten() {
+        for (_, job) in self.at_parents.remove(&parent).into_iter().flatten() {
             job.abort();
+        }
+        if reason == ParentFailure::Lied {
+            tracing::warn!(task = %self.wish.task, %parent, "what it gave does not match its signature; not asked again for a while");
+            self.host.bans.ban(clock(), &parent);
         }
         tracing::debug!(task = %self.wish.task, %parent, ?reason, "parent left");
         let failed = Up::ParentFailed {
@@ -58,7 +65,16 @@ impl Driver {
         self.report.send(failed).await;
         // With no scheduler nobody will name another parent.
         if !self.report.is_registered() && self.conductor.is_orphan() {
-            self.plan(Event::AtSource);
+            self.plan(Event::AtSource(Vec::new()));
+        }
+    }
+
+    fn cancel(&mut self, supplier: &HostId, first: u32) {
+        let Some(jobs) = self.at_parents.get_mut(supplier) else {
+            return;
+        };
+        if let Some(at) = jobs.iter().position(|(run, _)| *run == Some(first)) {
+            jobs.swap_remove(at).1.abort();
         }
     }
 
@@ -72,15 +88,15 @@ impl Driver {
             attempt: self.attempt.id(),
             layout: place.layout,
             digests: self.attempt.digests_of(pieces.clone()),
-            pieces,
+            pieces: pieces.clone(),
             file: place.file,
         };
         let job = self
             .jobs
             .spawn(run.go(self.host.pieces.clone(), self.own.clone()));
         let jobs = self.at_parents.entry(parent).or_default();
-        jobs.retain(|job| !job.is_finished());
-        jobs.push(job);
+        jobs.retain(|(_, job)| !job.is_finished());
+        jobs.push((Some(pieces.start), job));
     }
 
     fn start_source(&mut self, run: RunId, first: u32, end: Option<u32>) {

@@ -1,9 +1,9 @@
 //! What the driver asks of the scheduler, and what it makes of the answers.
 
-use protocol::{Candidate, Down, ring};
+use protocol::{Candidate, Down, HostId, ring};
 
 use super::driver::{Driver, NOBODY, clock};
-use crate::conductor::{Event, Interest};
+use crate::conductor::{Event, Interest, Relation};
 
 impl Driver {
     /// Asks the scheduler, else the seed that the ring names, else the source.
@@ -17,9 +17,9 @@ impl Driver {
         match seed {
             Some(seed) if seed.id != *self.host.identity.id() => {
                 self.candidates.insert(seed.id.clone(), seed.clone());
-                self.plan(Event::Candidates(vec![seed.id.clone()]));
+                self.plan(Event::Candidates(vec![(seed.id.clone(), Relation::Parent)]));
             }
-            Some(_) | None => self.plan(Event::AtSource),
+            Some(_) | None => self.plan(Event::AtSource(Vec::new())),
         }
     }
 
@@ -35,32 +35,47 @@ impl Driver {
     pub(super) fn told(&mut self, down: Down) {
         match down {
             Down::Parents {
-                parents, fetcher, ..
+                parents,
+                siblings,
+                fetcher,
+                ..
             } => {
                 self.attempt.grant_to(fetcher);
-                let own = self.host.identity.id();
-                let others = parents
-                    .into_iter()
-                    .filter(|candidate| candidate.host.id != *own);
-                let ids = others.map(|Candidate { host }| {
-                    let id = host.id.clone();
-                    self.candidates.insert(id.clone(), host);
-                    id
-                });
-                let ids: Vec<_> = ids.collect();
-                self.plan(Event::Candidates(ids));
+                let parents = self.known(parents);
+                let siblings = self.known(siblings);
+                let related =
+                    |ids: Vec<HostId>, relation| ids.into_iter().map(move |id| (id, relation));
+                let parents = related(parents, Relation::Parent);
+                let candidates = parents.chain(related(siblings, Relation::Sibling));
+                self.plan(Event::Candidates(candidates.collect()));
             }
             Down::Wait { patience, .. } => self.plan(Event::Wait(patience)),
-            Down::BackToSource { .. } => self.plan(Event::AtSource),
+            Down::BackToSource { holders, .. } => {
+                let holders = self.known(holders);
+                self.plan(Event::AtSource(holders));
+            }
             Down::OnYourOwn { reason, .. } => {
                 tracing::debug!(task = %self.wish.task, ?reason, "nobody can fetch it for all");
                 self.report.go_silent();
-                self.plan(Event::AtSource);
+                self.plan(Event::AtSource(Vec::new()));
             }
             // A seed's order to begin; this task has begun.
             Down::Warm { .. } => {
                 self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }))
             }
         }
+    }
+
+    /// Notes where the candidates are reached; those that lied to this host are left out.
+    fn known(&mut self, candidates: Vec<Candidate>) -> Vec<HostId> {
+        let (own, now) = (self.host.identity.id(), clock());
+        let mut ids = Vec::with_capacity(candidates.len());
+        for Candidate { host } in candidates {
+            if host.id != *own && !self.host.bans.is_banned(now, &host.id) {
+                ids.push(host.id.clone());
+                self.candidates.insert(host.id.clone(), host);
+            }
+        }
+        ids
     }
 }

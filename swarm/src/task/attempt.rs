@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Progress, SharedBatch, TaskFailure,
+    proofs::valid_batches,
     source_run::{Answer, Place},
 };
 use crate::{
@@ -254,6 +255,15 @@ impl Attempt {
             .collect()
     }
 
+    /// The digest of one piece, as far as a batch or this host's own fetch has told it.
+    pub(crate) fn digest_of(&self, piece: PieceIndex) -> Option<PieceDigest> {
+        self.digests.get(piece.0 as usize).copied().flatten()
+    }
+
+    pub(crate) fn batches(&self) -> &[SharedBatch] {
+        &self.batches
+    }
+
     /// Those of `pieces` whose digest a batch has told.
     pub(crate) fn proven(&self, pieces: &PieceSet) -> PieceSet {
         pieces
@@ -375,20 +385,4 @@ impl Attempt {
 fn forget(store: &Store, task: TaskId) -> Result<(), StoreError> {
     store.remove(task);
     Ok(())
-}
-
-/// The batches of the log that still hold, and speak of this very attempt.
-pub(crate) fn valid_batches(
-    file: &StoredTask,
-    content: &Content,
-    identity: &Identity,
-) -> Vec<SharedBatch> {
-    let now = super::driver::wall_clock();
-    let kept = file.batches().unwrap_or_default();
-    let decoded = kept
-        .into_iter()
-        .filter_map(|bytes| SignedBatch::from_bytes(&bytes).ok());
-    let same = decoded.filter(|signed| signed.batch.attempt == content.attempt);
-    let valid = same.filter(|signed| signed.verify(identity, Some(identity.id()), now).is_ok());
-    valid.map(Arc::new).collect()
 }

@@ -28,10 +28,11 @@ use super::{
 use crate::{
     conductor::{self, Conductor, Event, Interest, ReaderId, RunId},
     open::OpenRequest,
-    peer::{Hub, PieceClient},
+    peer::{Bans, Hub, PieceClient},
     session::Sessions,
     source::Upstreams,
     store::Store,
+    task::spoiled::Spoiled,
 };
 
 /// How long a download goes on after its last reader left: it may come back and resume.
@@ -54,6 +55,8 @@ pub(crate) struct Surroundings {
     pub(crate) pieces: PieceClient,
     pub(crate) seeds: Arc<Vec<Host>>,
     pub(crate) limits: conductor::Limits,
+    pub(crate) bans: Bans,
+    pub(crate) spoiled: Spoiled,
 }
 
 /// One download.
@@ -72,7 +75,8 @@ pub(crate) struct Driver {
     /// Batches on their way to the log; a download is not over before they are there.
     pub(super) keeping: JoinSet<()>,
     pub(super) candidates: HashMap<HostId, Host>,
-    pub(super) at_parents: HashMap<HostId, Vec<AbortHandle>>,
+    /// What is under way at each supplier: the run that began with a piece, or following it.
+    pub(super) at_parents: HashMap<HostId, Vec<(Option<u32>, AbortHandle)>>,
     pub(super) at_source: HashMap<RunId, AbortHandle>,
     unwanted_since: Option<Instant>,
     ended: Option<Stage>,
@@ -90,7 +94,7 @@ impl Driver {
         let (progress, seen) = watch::channel(Progress::default());
         let task = wish.task;
         let driver = Self {
-            conductor: Conductor::new(host.limits, PieceSet::default()),
+            conductor: Conductor::new(host.limits, 0, PieceSet::default()),
             attempt: Attempt::new(task),
             hashing: Hashing::new(task.0),
             report: Report::new(task, host.sessions.clone()),
@@ -115,7 +119,9 @@ impl Driver {
         self.attempt
             .load(&self.host.store, &self.host.identity)
             .await;
-        self.conductor = Conductor::new(self.host.limits, self.attempt.held().clone());
+        // The same on every start, so that a resumed herd does not crowd at one piece.
+        let salt = salt_of(self.host.identity.id());
+        self.conductor = Conductor::new(self.host.limits, salt, self.attempt.held().clone());
         if let Some(layout) = self.attempt.layout() {
             self.plan(Event::Begun(layout));
         }
@@ -142,7 +148,7 @@ impl Driver {
     async fn step(&mut self) {
         let now = clock();
         let deadline = [
-            self.conductor.poll_timeout(),
+            self.conductor.poll_timeout(now),
             self.report.due(now),
             self.unwanted_since.map(|since| since + LINGER),
         ];
@@ -179,9 +185,12 @@ impl Driver {
             Message::Scheduler(down) => self.told(down),
             Message::SessionOpened => self.register_again().await,
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
-            Message::ParentPiece(piece) => self.has(piece),
+            Message::ParentPiece(parent, piece) => {
+                self.has(piece, Event::Brought(parent, piece));
+            }
+            Message::RunRefused(parent, first) => self.plan(Event::RunRefused(parent, first)),
             Message::ParentFailed(parent, failure) => {
-                self.plan(Event::ParentFailed(parent, failure))
+                self.plan(Event::SupplierFailed(parent, failure));
             }
             Message::Source(run, report) => self.source_tells(run, report).await,
             Message::Hashed(hashed) => self.hashed(hashed),
@@ -204,7 +213,7 @@ impl Driver {
             SourceReport::Wrote(offset) => self.attempt.wrote(offset),
             SourceReport::Piece(piece, digest) => {
                 self.attempt.fetched(piece, digest);
-                self.has(piece);
+                self.has(piece, Event::Had(piece));
             }
             SourceReport::Ended(offset) => {
                 self.at_source.remove(&run);
@@ -252,10 +261,10 @@ impl Driver {
         }
     }
 
-    fn has(&mut self, piece: PieceIndex) {
+    fn has(&mut self, piece: PieceIndex, how: Event) {
         self.attempt.has(piece);
         self.report.has(clock(), piece);
-        self.plan(Event::Had(piece));
+        self.plan(how);
     }
 
     fn hash(&mut self) {
@@ -345,9 +354,16 @@ impl Driver {
             Stage::Failed(TaskFailure::NoRoom) => Outcome::Failed(Failure::Local),
             Stage::Failed(TaskFailure::Source(error)) => Outcome::Failed(report::failure_of(error)),
         };
+        self.judge_attempts(outcome).await;
         self.attempt.close(&self.host.store, outcome).await;
         self.report.finished(outcome).await;
     }
+}
+
+/// Differs from host to host, so that they begin with different pieces.
+fn salt_of(host: &HostId) -> u64 {
+    let hash = blake3::hash(host.as_str().as_bytes());
+    u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash is longer"))
 }
 
 #[expect(

@@ -8,8 +8,10 @@ mod hashing;
 mod parent_run;
 mod parent_tells;
 pub mod progress;
+pub(crate) mod proofs;
 mod report;
 mod source_run;
+pub(crate) mod spoiled;
 
 use protocol::{
     Down, HostId, PieceDigest, PieceIndex, SignedBatch, availability::Tell,
@@ -31,8 +33,10 @@ pub(crate) enum Message {
     Scheduler(Down),
     SessionOpened,
     Parent(HostId, Tell),
-    /// A parent brought a piece that matched, and it was written.
-    ParentPiece(PieceIndex),
+    /// A supplier brought a piece that matched, and it was written.
+    ParentPiece(HostId, PieceIndex),
+    /// A supplier has no slot for the run that began with this piece.
+    RunRefused(HostId, u32),
     ParentFailed(HostId, ParentFailure),
     Source(RunId, SourceReport),
     Hashed(hashing::Hashed),

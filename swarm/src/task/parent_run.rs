@@ -36,10 +36,14 @@ pub(crate) struct ParentRun {
 impl ParentRun {
     /// Fetches the run; tells the driver of every piece, or of the failure.
     pub(crate) async fn go(self, client: PieceClient, driver: mpsc::Sender<Message>) {
-        let parent = self.parent.id.clone();
-        if let Err(failure) = self.fetch(&client, &driver).await {
-            let _ = driver.send(Message::ParentFailed(parent, failure)).await;
-        }
+        let (parent, first) = (self.parent.id.clone(), self.pieces.start);
+        let told = match self.fetch(&client, &driver).await {
+            Ok(()) => return,
+            Err(ParentFailure::Busy) => Message::RunRefused(parent, first),
+            Err(failure) => Message::ParentFailed(parent, failure),
+        };
+        // A driver that is gone wants to know nothing.
+        let _ = driver.send(told).await;
     }
 
     async fn fetch(
@@ -74,7 +78,7 @@ impl ParentRun {
                 }
                 Err(_) => return Err(ParentFailure::Gone),
             }
-            let message = Message::ParentPiece(piece);
+            let message = Message::ParentPiece(self.parent.id.clone(), piece);
             if driver.send(message).await.is_err() {
                 return Ok(());
             }

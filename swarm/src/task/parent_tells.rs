@@ -29,7 +29,7 @@ impl Driver {
             Tell::Batch(batch) => self.parent_signs(batch),
             Tell::Holds { attempt, new, .. } if attempt == self.attempt.id() => {
                 let proven = self.attempt.proven(&new);
-                self.plan(Event::ParentHolds(parent.clone(), proven));
+                self.plan(Event::Holds(parent.clone(), proven));
                 Ok(())
             }
             Tell::Ended { attempt, size, .. } if attempt == self.attempt.id() => {
@@ -41,13 +41,16 @@ impl Driver {
             Tell::Holds { .. } | Tell::Ended { .. } | Tell::Gone { .. } => Err(ParentFailure::Gone),
         };
         if let Err(failure) = told {
-            self.plan(Event::ParentFailed(parent, failure));
+            self.plan(Event::SupplierFailed(parent, failure));
         }
     }
 
     /// Another attempt than the one under way here is of no use to it.
     async fn parent_begins(&mut self, begin: Begin) -> Result<(), ParentFailure> {
-        if !self.attempt.may_become(&begin) {
+        let is_spoiled = begin
+            .attempt
+            .is_some_and(|attempt| self.host.spoiled.is_spoiled(self.wish.task, attempt));
+        if is_spoiled || !self.attempt.may_become(&begin) {
             return Err(ParentFailure::Gone);
         }
         self.begin(begin).await;

@@ -12,7 +12,7 @@ use crate::{
     AttemptId, Candidate, Down, Up, Visibility,
     availability::{Ask, Tell},
     batch::{PieceBatch, SignedBatch},
-    scheduler::{Failure, Outcome},
+    scheduler::{Failure, Outcome, SIBLINGS_MAX},
 };
 
 const TASK: TaskId = TaskId(Digest::Sha256([5; 32]));
@@ -58,6 +58,7 @@ fn downs() -> Vec<Vec<u8>> {
     let downs = [
         Down::Parents {
             task: TASK,
+            siblings: parents.clone(),
             parents,
             fetcher: Some("seed-1".parse().unwrap()),
         },
@@ -68,6 +69,7 @@ fn downs() -> Vec<Vec<u8>> {
         Down::BackToSource {
             task: TASK,
             epoch: 3,
+            holders: Vec::new(),
         },
         Down::Warm {
             task: TASK,
@@ -184,15 +186,19 @@ fn what_is_past_its_bound_is_refused() {
     refuses(read_up(up_message(total)), "a task has too many pieces");
     let host = "a@10.0.0.1:1".parse().unwrap();
     let parents = vec![Candidate { host }; 17];
-    let crowd = Down::Parents {
-        task: TASK,
-        parents,
-        fetcher: None,
-    };
-    refuses(
-        read_down(down_message(crowd)),
-        "a task has too many candidate parents",
-    );
+    let siblings = vec![parents[0].clone(); SIBLINGS_MAX + 1];
+    for (parents, siblings) in [(parents, Vec::new()), (Vec::new(), siblings)] {
+        let crowd = Down::Parents {
+            task: TASK,
+            parents,
+            siblings,
+            fetcher: None,
+        };
+        refuses(
+            read_down(down_message(crowd)),
+            "a task has too many candidates",
+        );
+    }
     let patience = std::time::Duration::MAX;
     let forever = Down::Wait {
         task: TASK,

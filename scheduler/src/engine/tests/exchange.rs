@@ -91,7 +91,9 @@ fn a_liar_is_nobodys_parent_once_three_have_caught_it() {
     let thrice = format!("{twice}; c blames l lies");
     assert!(!last_of_d(&thrice).contains('l'));
     let mut engine = Engine::new(limits(), Vec::new());
-    let script = format!("{fed}; a blames l lies; b blames l lies; c blames l lies; l leaves; l joins; l holds; d registers");
+    let script = format!(
+        "{fed}; a blames l lies; b blames l lies; c blames l lies; l leaves; l joins; l holds; d registers"
+    );
     let (told, _) = play(&mut engine, epoch(), &script);
     assert!(!told.rsplit("d<").next().unwrap().contains('l'), "{told}");
     assert_eq!(engine.poll_ban().unwrap().as_str(), "l");

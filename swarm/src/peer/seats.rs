@@ -1,0 +1,83 @@
+//! The spreads of this host's tasks, shared between the streams that tell children of pieces and the
+//! requests by which they come for them. Decides nothing: see [`super::spread`].
+
+use std::{
+    collections::HashMap,
+    ops::Range,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Instant,
+};
+
+use protocol::{Layout, PieceIndex, TaskId};
+
+use super::spread::{ChildKey, Spread, Turn};
+
+/// The spreads of all tasks that have children here. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Spreads {
+    by_task: Arc<Mutex<HashMap<TaskId, Spread>>>,
+}
+
+/// One child's place in a spread, given up when dropped.
+#[derive(Debug)]
+pub(super) struct Seat {
+    spreads: Spreads,
+    task: TaskId,
+    child: ChildKey,
+}
+
+// === impl Spreads ===
+
+impl Spreads {
+    pub(super) fn join(&self, task: TaskId) -> Seat {
+        let child = self.all().entry(task).or_default().join();
+        Seat {
+            spreads: self.clone(),
+            task,
+            child,
+        }
+    }
+
+    /// Somebody came for the pieces of `task` from the first up to the second.
+    pub(super) fn asked(&self, task: TaskId, layout: &Layout, pieces: Range<u32>) {
+        if let Some(spread) = self.all().get_mut(&task) {
+            for piece in pieces.map(PieceIndex) {
+                spread.asked(clock(), layout, piece);
+            }
+        }
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<TaskId, Spread>> {
+        self.by_task.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+// === impl Seat ===
+
+impl Seat {
+    /// When the child is told of `piece`, which is held here.
+    pub(super) fn turn(&self, layout: &Layout, piece: PieceIndex) -> Turn {
+        let mut all = self.spreads.all();
+        let spread = all.get_mut(&self.task);
+        spread.map_or(Turn::Now, |spread| {
+            spread.turn(clock(), self.child, (layout, piece))
+        })
+    }
+}
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        let mut all = self.spreads.all();
+        if let Some(spread) = all.get_mut(&self.task) {
+            spread.leave(self.child);
+            if spread.is_empty() {
+                all.remove(&self.task);
+            }
+        }
+    }
+}
+
+#[expect(clippy::disallowed_methods, reason = "seats are taken in real time")]
+fn clock() -> Instant {
+    Instant::now()
+}
