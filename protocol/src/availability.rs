@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     batch::SignedBatch,
-    content::{AttemptId, TaskId},
+    content::{AttemptId, Origin, TaskId},
     host::{Host, HostId},
     layout::Layout,
     piece_set::PieceSet,
@@ -16,9 +16,15 @@ use crate::{
 pub const STREAM_QUEUE: usize = 256;
 
 /// From a child to a parent.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     Subscribe(TaskId),
+    /// As `Subscribe`; a seed that does not have the task begins to. How a child with no scheduler
+    /// asks the seed that the ring names.
+    Bring {
+        task: TaskId,
+        origin: Origin,
+    },
     Unsubscribe(TaskId),
 }
 
@@ -80,6 +86,18 @@ pub trait Availability: Send + Sync + std::fmt::Debug {
 pub trait Subscribers: Send + Sync + std::fmt::Debug {
     async fn accept(&self, subscriber: Subscriber);
 }
+
+// === impl Ask ===
+
+impl Ask {
+    pub fn task(&self) -> TaskId {
+        match self {
+            Self::Subscribe(task) | Self::Bring { task, .. } | Self::Unsubscribe(task) => *task,
+        }
+    }
+}
+
+// === impl Subscription ===
 
 impl Subscription {
     /// Both halves of a new stream.

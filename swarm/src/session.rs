@@ -1,7 +1,8 @@
 //! The sessions of this host with its schedulers: opened, kept open, and opened again.
 //!
-//! A task belongs to the scheduler that the ring names for it. Whoever has no open session goes on
-//! without: the callers here never wait for a scheduler that is away.
+//! A task belongs to the scheduler that the ring names for it, over those with an open session; what
+//! any other says of it is not heard, so that a task that has moved has one scheduler. Whoever has no
+//! open session goes on without: the callers here never wait for a scheduler that is away.
 
 use std::{sync::Arc, time::Duration};
 
@@ -30,8 +31,8 @@ pub struct SchedulerAt {
 pub(crate) trait Inbox: Send + Sync + std::fmt::Debug {
     /// The public tasks that are held whole, to be told when a session opens.
     async fn tasks_held(&self) -> Vec<TaskId>;
-    /// A session is open: whoever is fetching may register again.
-    async fn session_opened(&self);
+    /// A session has opened or is lost: whoever is fetching may have another scheduler now.
+    async fn sessions_changed(&self);
     async fn told(&self, down: Down);
 }
 
@@ -63,14 +64,23 @@ impl Sessions {
     /// Sends `message`, which speaks of `task`, to that task's scheduler. `false` where there is
     /// no session, or one that does not take it.
     pub(crate) async fn send(&self, task: TaskId, message: Up) -> bool {
-        let Some(link) = self.link_of(task) else {
-            return false;
-        };
-        let sender = link.open.borrow().clone();
-        match sender {
-            Some(sender) => sender.send_timeout(message, SEND_TIMEOUT).await.is_ok(),
+        match self.link_of(task) {
+            Some(link) => link.send(message).await,
             None => false,
         }
+    }
+
+    /// Sends `message` to the scheduler `id`, whichever tasks are its own.
+    pub(crate) async fn send_to(&self, id: &HostId, message: Up) -> bool {
+        match self.links.iter().find(|link| link.at.id == *id) {
+            Some(link) => link.send(message).await,
+            None => false,
+        }
+    }
+
+    /// The scheduler that `task` belongs to now.
+    pub(crate) fn responsible(&self, task: TaskId) -> Option<&HostId> {
+        self.link_of(task).map(|link| &link.at.id)
     }
 
     /// How many sessions are open, of how many.
@@ -116,37 +126,53 @@ impl Sessions {
                 Ok(session) => {
                     tracing::info!(scheduler = %link.at.id, "session open");
                     pause = REOPEN_PAUSE.0;
-                    serve(link, session, inbox.as_ref()).await;
+                    self.serve(link, session, inbox.as_ref()).await;
                     tracing::warn!(scheduler = %link.at.id, "session lost; opening it again");
+                    link.open.send_replace(None);
+                    inbox.sessions_changed().await;
                 }
                 Err(error) => {
                     tracing::warn!(scheduler = %link.at.id, %error, retry_in = ?pause, "no session");
                 }
             }
-            link.open.send_replace(None);
             tokio::time::sleep(pause.mul_f64(0.5 + rand::random::<f64>() / 2.0)).await;
             pause = (pause * 2).min(REOPEN_PAUSE.1);
         }
     }
-}
 
-/// Announces what is held, then hands on what the scheduler says until the session ends.
-async fn serve(link: &Link, mut session: Session, inbox: &dyn Inbox) {
-    for tasks in inbox.tasks_held().await.chunks(TASKS_PER_MESSAGE_MAX) {
-        if session
-            .up
-            .send(Up::Held {
+    /// Announces what is held, then hands on what the scheduler says until the session ends.
+    async fn serve(&self, link: &Link, mut session: Session, inbox: &dyn Inbox) {
+        for tasks in inbox.tasks_held().await.chunks(TASKS_PER_MESSAGE_MAX) {
+            let held = Up::Held {
                 tasks: tasks.to_vec(),
-            })
-            .await
-            .is_err()
-        {
-            return;
+            };
+            if session.up.send(held).await.is_err() {
+                return;
+            }
+        }
+        link.open.send_replace(Some(session.up));
+        inbox.sessions_changed().await;
+        while let Some(down) = session.down.recv().await {
+            if self.may_tell(&link.at.id, &down) {
+                inbox.told(down).await;
+            }
         }
     }
-    link.open.send_replace(Some(session.up));
-    inbox.session_opened().await;
-    while let Some(down) = session.down.recv().await {
-        inbox.told(down).await;
+
+    /// Any scheduler may order a seed to warm: the seed has one download of a task at most.
+    fn may_tell(&self, scheduler: &HostId, down: &Down) -> bool {
+        matches!(down, Down::Warm { .. }) || self.responsible(down.task()) == Some(scheduler)
+    }
+}
+
+// === impl Link ===
+
+impl Link {
+    async fn send(&self, message: Up) -> bool {
+        let sender = self.open.borrow().clone();
+        match sender {
+            Some(sender) => sender.send_timeout(message, SEND_TIMEOUT).await.is_ok(),
+            None => false,
+        }
     }
 }

@@ -1,7 +1,7 @@
 //! What every availability stream holds to.
 
 use protocol::{
-    AttemptId, Layout, PieceBatch, PieceIndex, PieceSet, Role, Visibility,
+    AttemptId, ContentKind, Layout, Origin, PieceBatch, PieceIndex, PieceSet, Role, Visibility,
     availability::{Ask, Subscriber, Subscription, Tell},
 };
 
@@ -19,6 +19,14 @@ async fn open(under_test: &mut ParentUnderTest) -> (Subscription, Subscriber) {
 fn every_ask() -> Vec<Ask> {
     vec![
         Ask::Subscribe(task(1)),
+        Ask::Bring {
+            task: task(3),
+            origin: Origin {
+                registry: "r.example:5000".parse().unwrap(),
+                repository: "library/alpine".parse().unwrap(),
+                kind: ContentKind::Manifest,
+            },
+        },
         Ask::Unsubscribe(task(1)),
         Ask::Subscribe(task(2)),
     ]

@@ -11,7 +11,7 @@ use crate::{
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
     reader::{InterestGuard, Reader, Reading},
     source::SourceError,
-    task::{Message, Progress, Stage, TaskFailure, driver::NOBODY},
+    task::{ActiveTask, Message, Progress, Stage, TaskFailure, driver::NOBODY},
 };
 
 /// How often an open starts over because the download that it joined ended under it.
@@ -70,21 +70,14 @@ impl Swarm {
 
     /// Has the whole of a task, for nobody in particular.
     pub async fn warm(&self, task: TaskId, origin: Origin) -> Result<(), OpenError> {
-        let (wanted, proof) = (Wanted::Whole, ReadProof::Unchecked);
-        let request = OpenRequest {
-            task,
-            origin,
-            wanted,
-            credential: None,
-            proof,
-        };
-        if self.open_stored(&request).await?.is_some() {
+        if self
+            .open_stored(&for_others(task, origin.clone()))
+            .await?
+            .is_some()
+        {
             return Ok(());
         }
-        let (active, _) = self.join_or_start(&request)?;
-        let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
-        let _ = active.inbox.send(Message::Plan(joined)).await;
-        let mut progress = active.progress;
+        let mut progress = self.begin_for_others(task, origin).await?.progress;
         let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
         let failure = failure_of(&progress.borrow());
         match failure {
@@ -94,6 +87,19 @@ impl Swarm {
             Some(TaskFailure::NoRoom) => Err(OpenError::Overloaded),
             Some(TaskFailure::Cancelled) => Err(OpenError::ShuttingDown),
         }
+    }
+
+    /// Begins, or joins, the download of the whole of a task that nobody here reads.
+    pub(super) async fn begin_for_others(
+        &self,
+        task: TaskId,
+        origin: Origin,
+    ) -> Result<ActiveTask, OpenError> {
+        let (active, _) = self.join_or_start(&for_others(task, origin))?;
+        let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
+        // A driver that is gone has said its last word.
+        let _ = active.inbox.send(Message::Plan(joined)).await;
+        Ok(active)
     }
 
     async fn opened(
@@ -186,6 +192,16 @@ pub(super) fn refusal(visibility: &Visibility, request: &OpenRequest) -> Option<
             ReadProof::Checked => None,
             ReadProof::Unchecked => Some(Refusal::NotProven),
         },
+    }
+}
+
+fn for_others(task: TaskId, origin: Origin) -> OpenRequest {
+    OpenRequest {
+        task,
+        origin,
+        wanted: Wanted::Whole,
+        credential: None,
+        proof: ReadProof::Unchecked,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use protocol::{Down, TaskId, Visibility};
+use protocol::{Down, Origin, Role, TaskId, Visibility};
 
 use super::{Swarm, WarmOrder};
 use crate::{
@@ -37,6 +37,17 @@ impl Shelf for Swarm {
         );
         (!is_private).then_some(Shared { progress })
     }
+
+    async fn bring(&self, task: TaskId, origin: Origin) -> Option<Shared> {
+        let identity = &self.inner.surroundings.identity;
+        if !identity.roles().contains(Role::Seed) {
+            return None;
+        }
+        let active = self.begin_for_others(task, origin).await.ok()?;
+        Some(Shared {
+            progress: active.progress,
+        })
+    }
 }
 
 #[async_trait::async_trait]
@@ -52,7 +63,7 @@ impl Inbox for Swarm {
         listed.await.unwrap_or_default()
     }
 
-    async fn session_opened(&self) {
+    async fn sessions_changed(&self) {
         let inboxes: Vec<_> = {
             let tasks = self
                 .inner
@@ -66,7 +77,7 @@ impl Inbox for Swarm {
         };
         for inbox in inboxes {
             // A driver that is ending needs no session.
-            let _ = inbox.send(Message::SessionOpened).await;
+            let _ = inbox.send(Message::SessionsChanged).await;
         }
     }
 

@@ -11,8 +11,8 @@ use std::{
 };
 
 use protocol::{
-    Host, TaskId,
-    availability::{Availability, Tell},
+    Host, Origin, TaskId,
+    availability::{Ask, Availability, Tell},
 };
 use tokio::sync::mpsc;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -78,8 +78,17 @@ impl Hub {
     /// reached, and when another subscription to the same task at the same parent replaces it.
     /// To unsubscribe, drop it.
     pub fn subscribe(&self, parent: &Host, task: TaskId) -> mpsc::Receiver<Tell> {
+        self.wish(parent, Ask::Subscribe(task))
+    }
+
+    /// As [`Hub::subscribe`]; a parent that is a seed and does not have the task begins to.
+    pub fn bring(&self, parent: &Host, task: TaskId, origin: Origin) -> mpsc::Receiver<Tell> {
+        self.wish(parent, Ask::Bring { task, origin })
+    }
+
+    fn wish(&self, parent: &Host, ask: Ask) -> mpsc::Receiver<Tell> {
         let (tell, told) = mpsc::channel(self.inner.config.tells_waiting);
-        self.inner.hand_over(parent, Wish { task, tell });
+        self.inner.hand_over(parent, Wish { ask, tell });
         told
     }
 

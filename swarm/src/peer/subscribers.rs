@@ -11,7 +11,7 @@ use futures_util::{
     stream::FuturesUnordered,
 };
 use protocol::{
-    TaskId,
+    Origin, TaskId,
     availability::{Ask, Subscriber, Tell},
 };
 use tokio::sync::mpsc;
@@ -21,7 +21,7 @@ use super::{
     seats::{Seat, Spreads},
     spread::Turn,
 };
-use crate::task::{Shelf, Stage};
+use crate::task::{Shared, Shelf, Stage};
 
 /// Tasks that one child may follow at once; one more is answered as gone.
 const TASKS_PER_STREAM_MAX: usize = 1024;
@@ -42,17 +42,17 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
             }
             () = tell.closed() => return,
         };
-        let task = match asked {
-            None => return,
-            Some(Ask::Subscribe(task) | Ask::Unsubscribe(task)) => task,
-        };
+        let Some(asked) = asked else { return };
+        let task = asked.task();
         // A second subscription to a task starts it again.
         if let Some(before) = running.remove(&task) {
             before.abort();
         }
-        if let Some(Ask::Unsubscribe(_)) = asked {
-            continue;
-        }
+        let origin = match asked {
+            Ask::Unsubscribe(_) => continue,
+            Ask::Subscribe(_) => None,
+            Ask::Bring { origin, .. } => Some(origin),
+        };
         if running.len() >= TASKS_PER_STREAM_MAX {
             tracing::debug!(child = %subscriber.child, "follows too many tasks");
             // A child this far over its bound may miss it.
@@ -62,7 +62,12 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
         let (handle, registration) = AbortHandle::new_pair();
         running.insert(task, handle);
         feeds.push(Abortable::new(
-            follow(Arc::clone(&shelf), spreads.join(task), (task, tell.clone())),
+            follow(
+                Arc::clone(&shelf),
+                spreads.join(task),
+                (task, origin),
+                tell.clone(),
+            ),
             registration,
         ));
     }
@@ -72,9 +77,18 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
 async fn follow(
     shelf: Arc<dyn Shelf>,
     seat: Seat,
-    (task, tell): (TaskId, mpsc::Sender<Tell>),
+    (task, origin): (TaskId, Option<Origin>),
+    tell: mpsc::Sender<Tell>,
 ) -> TaskId {
-    if feed(shelf, &seat, (task, &tell)).await.is_none() {
+    let shared = match (shelf.follow(task).await, origin) {
+        (None, Some(origin)) => shelf.bring(task, origin).await,
+        (shared, _) => shared,
+    };
+    let told = match shared {
+        Some(shared) => feed(shared, &seat, (task, &tell)).await,
+        None => None,
+    };
+    if told.is_none() {
         // A child that has left needs no answer.
         let _ = tell.send(Tell::Gone { task }).await;
     }
@@ -83,11 +97,11 @@ async fn follow(
 
 /// `None` when the task is not, or no more, to be had here.
 async fn feed(
-    shelf: Arc<dyn Shelf>,
+    shared: Shared,
     seat: &Seat,
     (task, tell): (TaskId, &mpsc::Sender<Tell>),
 ) -> Option<()> {
-    let mut progress = shelf.follow(task).await?.progress;
+    let mut progress = shared.progress;
     let mut feed = Feed::new(task);
     loop {
         let next = {

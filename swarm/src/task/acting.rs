@@ -41,7 +41,12 @@ impl Driver {
         let Some(host) = self.candidates.get(&parent) else {
             return;
         };
-        let tells = self.host.hub.subscribe(host, self.wish.task);
+        // With no scheduler nobody else makes a seed begin.
+        let (hub, task) = (&self.host.hub, self.wish.task);
+        let tells = match self.report.is_registered() {
+            true => hub.subscribe(host, task),
+            false => hub.bring(host, task, self.wish.origin.clone()),
+        };
         let job = self
             .jobs
             .spawn(parent_run::follow(parent.clone(), tells, self.own.clone()));

@@ -12,21 +12,39 @@ impl Driver {
         if self.report.register(&origin).await {
             return self.plan(Event::Asked);
         }
+        if !self.ask_seed() {
+            self.plan(Event::AtSource(Vec::new()));
+        }
+    }
+
+    /// Asks the seed that the ring names; tells whether there is one beside this host.
+    fn ask_seed(&mut self) -> bool {
         let seed = ring::responsible(self.wish.task, self.host.seeds.iter().map(|seed| &seed.id));
         let seed = self.host.seeds.iter().find(|host| Some(&host.id) == seed);
         match seed {
             Some(seed) if seed.id != *self.host.identity.id() => {
+                let candidate = (seed.id.clone(), Relation::Parent);
                 self.candidates.insert(seed.id.clone(), seed.clone());
-                self.plan(Event::Candidates(vec![(seed.id.clone(), Relation::Parent)]));
+                self.plan(Event::Candidates(vec![candidate]));
+                true
             }
-            Some(_) | None => self.plan(Event::AtSource(Vec::new())),
+            Some(_) | None => false,
         }
     }
 
-    /// The scheduler may have forgotten: what is had counts as new.
+    /// The task may have another scheduler, or one that has forgotten: what is had counts as new.
+    /// With none, whoever waited for its word asks the seed.
     pub(super) async fn register_again(&mut self) {
+        if self.report.is_silent() {
+            return;
+        }
         let origin = self.wish.origin.clone();
-        self.report.register(&origin).await;
+        if !self.report.register(&origin).await {
+            if self.conductor.is_orphan() {
+                self.ask_seed();
+            }
+            return;
+        }
         for piece in self.attempt.held().iter() {
             self.report.has(clock(), piece);
         }

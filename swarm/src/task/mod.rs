@@ -31,7 +31,7 @@ pub(crate) enum Message {
     /// A reader came, moved or left; or a piece turned out to be unreadable.
     Plan(Event),
     Scheduler(Down),
-    SessionOpened,
+    SessionsChanged,
     Parent(HostId, Tell),
     /// A supplier brought a piece that matched, and it was written.
     ParentPiece(HostId, PieceIndex),

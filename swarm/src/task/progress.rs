@@ -4,7 +4,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use protocol::{Content, PieceSet, SignedBatch};
+use protocol::{Content, Origin, PieceSet, SignedBatch, TaskId};
 use tokio::sync::watch;
 
 use crate::{
@@ -66,7 +66,10 @@ pub struct Shared {
 pub trait Shelf: Send + Sync + std::fmt::Debug {
     /// The task, if this host holds it or is fetching it and may share it. `None` at once where
     /// it does not.
-    async fn follow(&self, task: protocol::TaskId) -> Option<Shared>;
+    async fn follow(&self, task: TaskId) -> Option<Shared>;
+
+    /// As `follow`; a seed that does not have the task begins to.
+    async fn bring(&self, task: TaskId, origin: Origin) -> Option<Shared>;
 }
 
 // === impl TaskFailure ===

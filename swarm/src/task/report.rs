@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    AttemptId, Origin, PieceIndex, PieceSet, TaskId, Up,
+    AttemptId, HostId, Origin, PieceIndex, PieceSet, TaskId, Up,
     scheduler::{Failure, Outcome, PROGRESS_INTERVAL},
 };
 
@@ -17,9 +17,19 @@ const REPORT_INTERVAL: Duration = Duration::from_millis(250);
 pub(crate) struct Report {
     task: TaskId,
     sessions: Sessions,
-    is_registered: bool,
+    standing: Standing,
     new: PieceSet,
     due: Option<Instant>,
+}
+
+/// Who hears of this download.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Standing {
+    /// No scheduler has taken it.
+    Unknown,
+    Registered(HostId),
+    /// It goes on without anybody: nothing of it is told.
+    Silent,
 }
 
 // === impl Report ===
@@ -29,29 +39,48 @@ impl Report {
         Self {
             task,
             sessions,
-            is_registered: false,
+            standing: Standing::Unknown,
             new: PieceSet::default(),
             due: None,
         }
     }
 
-    /// Registers the download; tells whether a scheduler heard it.
+    /// Registers the download; tells whether a scheduler heard it. Another one that had it before
+    /// is told that it has it no more.
     pub(crate) async fn register(&mut self, origin: &Origin) -> bool {
+        let responsible = self.sessions.responsible(self.task).cloned();
+        if let Standing::Registered(before) = &self.standing
+            && Some(before) != responsible.as_ref()
+        {
+            let left = Up::Finished {
+                task: self.task,
+                outcome: Outcome::Left,
+            };
+            self.sessions.send_to(before, left).await;
+        }
         let register = Up::Register {
             task: self.task,
             origin: origin.clone(),
         };
-        self.is_registered = self.sessions.send(self.task, register).await;
-        self.is_registered
+        let is_heard = self.sessions.send(self.task, register).await;
+        self.standing = match responsible {
+            Some(id) if is_heard => Standing::Registered(id),
+            Some(_) | None => Standing::Unknown,
+        };
+        is_heard
     }
 
     pub(crate) fn is_registered(&self) -> bool {
-        self.is_registered
+        matches!(self.standing, Standing::Registered(_))
+    }
+
+    pub(crate) fn is_silent(&self) -> bool {
+        self.standing == Standing::Silent
     }
 
     /// The download goes on without anybody: nothing of it is told.
     pub(crate) fn go_silent(&mut self) {
-        self.is_registered = false;
+        self.standing = Standing::Silent;
     }
 
     pub(crate) fn has(&mut self, now: Instant, piece: PieceIndex) {
@@ -64,12 +93,12 @@ impl Report {
 
     /// When [`Report::tell`] is due: with news soon, without them as proof of life.
     pub(crate) fn due(&mut self, now: Instant) -> Option<Instant> {
-        self.is_registered
+        self.is_registered()
             .then(|| *self.due.get_or_insert(now + PROGRESS_INTERVAL))
     }
 
     pub(crate) async fn tell(&mut self, now: Instant, attempt: AttemptId, total: Option<u32>) {
-        if !self.is_registered || self.due.is_none_or(|due| now < due) {
+        if !self.is_registered() || self.due.is_none_or(|due| now < due) {
             return;
         }
         let pause = if self.new.is_empty() {
@@ -89,7 +118,7 @@ impl Report {
     }
 
     pub(crate) async fn finished(&mut self, outcome: Outcome) {
-        if self.is_registered {
+        if self.is_registered() {
             self.send(Up::Finished {
                 task: self.task,
                 outcome,

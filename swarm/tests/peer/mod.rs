@@ -60,6 +60,10 @@ pub(crate) struct Parent {
 
 #[async_trait::async_trait]
 impl Shelf for TestShelf {
+    async fn bring(&self, _: TaskId, _: protocol::Origin) -> Option<Shared> {
+        None
+    }
+
     async fn follow(&self, task: TaskId) -> Option<Shared> {
         let tasks = self
             .tasks

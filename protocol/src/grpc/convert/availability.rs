@@ -1,8 +1,8 @@
 //! Pure: the messages of an availability stream.
 
 use super::{
-    Malformed, layout_message, proto, read_label, read_layout, read_pieces, read_task, task_bytes,
-    welcome,
+    Malformed, layout_message, origin_message, proto, read_label, read_layout, read_origin,
+    read_pieces, read_task, task_bytes, welcome,
 };
 use crate::{
     availability::{Ask, Tell},
@@ -43,6 +43,11 @@ pub(in crate::grpc) fn ask_message(ask: Ask) -> proto::ChildMessage {
     from_child(match ask {
         Ask::Subscribe(task) => ChildKind::Subscribe(proto::Subscribe {
             task: task_bytes(task),
+            origin: None,
+        }),
+        Ask::Bring { task, origin } => ChildKind::Subscribe(proto::Subscribe {
+            task: task_bytes(task),
+            origin: Some(origin_message(&origin)),
         }),
         Ask::Unsubscribe(task) => ChildKind::Unsubscribe(proto::Unsubscribe {
             task: task_bytes(task),
@@ -52,7 +57,16 @@ pub(in crate::grpc) fn ask_message(ask: Ask) -> proto::ChildMessage {
 
 pub(in crate::grpc) fn read_ask(message: proto::ChildMessage) -> Result<Ask, Malformed> {
     match message.kind {
-        Some(ChildKind::Subscribe(ask)) => Ok(Ask::Subscribe(read_task(&ask.task)?)),
+        Some(ChildKind::Subscribe(ask)) => {
+            let task = read_task(&ask.task)?;
+            Ok(match ask.origin {
+                None => Ask::Subscribe(task),
+                origin => Ask::Bring {
+                    task,
+                    origin: read_origin(origin)?,
+                },
+            })
+        }
         Some(ChildKind::Unsubscribe(ask)) => Ok(Ask::Unsubscribe(read_task(&ask.task)?)),
         Some(ChildKind::Hello(_)) => Err(Malformed("a stream has one hello")),
         None => Err(Malformed("a child said nothing that is known")),

@@ -161,7 +161,7 @@ proptest! {
     #[test]
     fn an_ask_survives(task in any::<[u8; 32]>()) {
         let ask = Ask::Subscribe(TaskId(Digest::Sha256(task)));
-        prop_assert_eq!(read_ask(ask_message(ask)), Ok(ask));
+        prop_assert_eq!(read_ask(ask_message(ask.clone())), Ok(ask));
     }
 }
 

@@ -26,7 +26,7 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 /// A subscription on its way to the stream.
 #[derive(Debug)]
 pub(super) struct Wish {
-    pub(super) task: TaskId,
+    pub(super) ask: Ask,
     pub(super) tell: mpsc::Sender<Tell>,
 }
 
@@ -105,7 +105,7 @@ impl Stream {
     async fn subscribe(&mut self, stream: &Subscription, wish: Wish) -> Result<(), Broken> {
         self.idle = Duration::ZERO;
         let full = self.readers.len() >= self.hub.config.tasks_per_stream_max;
-        match self.readers.entry(wish.task) {
+        match self.readers.entry(wish.ask.task()) {
             // Dropping the wish ends its receiver.
             Entry::Vacant(_) if full => return Ok(()),
             entry => entry.insert_entry(Reader {
@@ -113,7 +113,7 @@ impl Stream {
                 begun: false,
             }),
         };
-        ask(stream, Ask::Subscribe(wish.task)).await
+        ask(stream, wish.ask).await
     }
 
     async fn deliver(&mut self, stream: &Subscription, tell: Tell) -> Result<(), Broken> {
