@@ -12,6 +12,7 @@ pub mod image;
 pub mod namespace;
 pub mod process;
 pub mod registry;
+pub mod relay;
 
 use std::{fs, path::Path};
 

@@ -1,8 +1,12 @@
 //! Real clients and registries against the real binary, one module per theme.
 
+mod cluster;
 mod direct;
 mod herd;
 mod kill;
+mod paused;
+mod pull;
+mod refused;
 mod sealed;
 mod stage;
 mod two_hosts;
