@@ -4,6 +4,7 @@ mod cluster;
 mod direct;
 mod herd;
 mod kill;
+mod memory;
 mod paused;
 mod pull;
 mod refused;
