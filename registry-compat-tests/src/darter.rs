@@ -74,6 +74,25 @@ impl Darter {
         Ok(Self { process })
     }
 
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
+    }
+
+    /// Bytes of memory that no file stands behind: `RssAnon` of proc(5).
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn anonymous_memory(&self) -> Result<u64> {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.id()))?;
+        let line = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+        Ok(kib.context("no RssAnon is told")?.trim().parse::<u64>()? * 1024)
+    }
+
     /// Where its proxy answers, as it was told; a port that the kernel chose is known to nobody else.
     ///
     /// # Errors

@@ -10,8 +10,11 @@ pub mod darter;
 pub mod http;
 pub mod image;
 pub mod namespace;
+pub mod noise;
+pub mod own_registry;
 pub mod process;
 pub mod registry;
+pub mod relay;
 
 use std::{fs, path::Path};
 

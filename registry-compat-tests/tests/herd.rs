@@ -2,16 +2,17 @@
 
 use std::{net::SocketAddr, thread};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use registry_compat_tests::{
     can_run,
     darter::{Darter, Home},
-    http::Request,
     registry::Registry,
 };
-use sha2::{Digest as _, Sha256};
 
-use crate::stage::golden;
+use crate::{
+    pull::{digest_through, joined},
+    stage::golden,
+};
 
 const CLIENTS: usize = 50;
 
@@ -25,20 +26,6 @@ pub(crate) fn alone(home: &Home, registry: SocketAddr) -> String {
          [admin]\n{free}\n",
         home.path().join("data"),
     )
-}
-
-/// The digest of what the mirror answers, hashed as it comes.
-fn digest_through(proxy: SocketAddr, path: &str) -> Result<String> {
-    let mut response = Request::get(path).send(proxy)?;
-    let (mut hasher, mut buffer) = (Sha256::new(), vec![0; 256 << 10]);
-    loop {
-        match response.read_some(&mut buffer) {
-            Ok(count) => hasher.update(&buffer[..count]),
-            Err(registry_compat_tests::http::Ending::Complete) => break,
-            Err(ending) => anyhow::bail!("the body ended {ending:?}"),
-        }
-    }
-    Ok(format!("sha256:{}", hex::encode(hasher.finalize())))
 }
 
 #[test]
@@ -57,7 +44,7 @@ fn fifty_clients_that_want_a_cold_blob_cost_the_registry_one_fetch() -> Result<(
             .map(|_| scope.spawn(|| digest_through(proxy, &path)))
             .collect();
         for pull in pulls {
-            let digest = pull.join().ok().context("a client panicked")??;
+            let digest = joined(pull)?;
             ensure!(digest == blob.digest, "wrong bytes: {digest}");
         }
         Ok(())

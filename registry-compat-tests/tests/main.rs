@@ -1,8 +1,14 @@
 //! Real clients and registries against the real binary, one module per theme.
 
+mod cluster;
+mod conformance;
 mod direct;
 mod herd;
 mod kill;
+mod memory;
+mod paused;
+mod pull;
+mod refused;
 mod sealed;
 mod stage;
 mod two_hosts;

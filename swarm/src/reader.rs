@@ -222,8 +222,10 @@ impl Reading {
             return Err(ReadError::Cancelled);
         };
         let range = bytes.clone();
+        // Made here and not where it is filled: the allocator keeps what each thread has freed, and
+        // there are far more threads for blocking work than for this.
+        let mut buffer = Vec::with_capacity((range.end - range.start) as usize);
         let read = tokio::task::spawn_blocking(move || {
-            let mut buffer = Vec::with_capacity((range.end - range.start) as usize);
             let read = match is_partial {
                 true => file.read_partial(range, &mut buffer),
                 false => file.read(range, &mut buffer),

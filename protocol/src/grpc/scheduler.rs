@@ -132,6 +132,11 @@ impl SchedulerService {
         }
         Ok(())
     }
+
+    async fn admit(&self, hello: Hello) -> Result<Session, Status> {
+        self.check(&hello)?;
+        self.scheduler.open(hello).await.map_err(refusal)
+    }
 }
 
 #[async_trait::async_trait]
@@ -147,10 +152,12 @@ impl RawScheduler for SchedulerService {
         let (version, hello) = convert::read_hello(first(&mut messages).await?)?;
         check_version(version)?;
         let hello = hello?;
-        self.check(&hello)?;
-        let Session { up, down } = self.scheduler.open(hello).await.map_err(refusal)?;
-        let answers = outgoing(down, over.clone(), convert::down_message);
         let host = self.peer.id.clone();
+        // Whoever is refused is told, and may be nobody's to ask: the scheduler's log says it too.
+        let Session { up, down } = self.admit(hello).await.inspect_err(|status| {
+            tracing::warn!(%host, problem = status.message(), "a host was refused");
+        })?;
+        let answers = outgoing(down, over.clone(), convert::down_message);
         self.connection.spawn(async move {
             if let Err(status) = pump(messages, up, over, convert::read_up).await {
                 tracing::debug!(%host, %status, "the session of a host broke");

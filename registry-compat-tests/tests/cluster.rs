@@ -1,0 +1,188 @@
+//! A cluster of real processes: a scheduler, a seed and proxies, each with a certificate of one
+//! authority, or with whatever a stranger would come with.
+
+use std::{
+    net::SocketAddr,
+    sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result};
+use protocol::{
+    Host, HostId, Role, Roles,
+    identity::{Authority, IssuedPem},
+};
+use registry_compat_tests::{
+    darter::{Darter, Home},
+    process,
+};
+
+/// A running process of a cluster.
+#[derive(Debug)]
+pub(crate) struct Member {
+    pub(crate) darter: Darter,
+    _home: Home,
+}
+
+/// The authority of a cluster, where its scheduler and its seed are, and its one registry.
+#[derive(Debug)]
+pub(crate) struct Cluster {
+    pub(crate) authority: Authority,
+    pub(crate) scheduler: Host,
+    pub(crate) seed: Host,
+    registry: SocketAddr,
+    number: u8,
+    members: AtomicU8,
+}
+
+/// What a host shows to the others, and whom it believes.
+#[derive(Debug)]
+pub(crate) struct Papers {
+    pub(crate) ca: String,
+    pub(crate) issued: IssuedPem,
+}
+
+/// The name that every cluster here has.
+pub(crate) const CLUSTER: &str = "pair";
+
+/// How long a process may take to say what it must.
+const WORD_LIMIT: Duration = Duration::from_secs(20);
+
+/// Clusters that tests have started.
+static CLUSTERS: AtomicU8 = AtomicU8::new(1);
+
+/// The roles that one word names.
+pub(crate) const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
+
+// === impl Cluster ===
+
+impl Cluster {
+    /// A cluster before `registry` whose scheduler and whose seed have these ids; nothing runs yet.
+    pub(crate) fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
+        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
+        let at = |id: &str, host, port| -> Result<Host> {
+            Ok(Host {
+                id: id.parse()?,
+                address: address(number, host, port),
+            })
+        };
+        Ok(Self {
+            authority: Authority::new(CLUSTER)?,
+            scheduler: at(scheduler, 1, 65005)?,
+            seed: at(seed, 2, 65002)?,
+            registry,
+            number,
+            members: AtomicU8::new(3),
+        })
+    }
+
+    /// Papers of this cluster's authority.
+    pub(crate) fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
+        let roles: Roles = roles.iter().copied().collect();
+        let issued = self.authority.issue(&id.parse()?, roles)?;
+        Ok(Papers {
+            ca: self.authority.ca_pem().to_owned(),
+            issued,
+        })
+    }
+
+    /// Starts a host with papers of this cluster.
+    pub(crate) fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
+        let papers = self.papers(id, roles)?;
+        let home = Home::new()?;
+        let config = self.config(&home, id, roles, Some(&papers))?;
+        let member = Member::run(&config, home)?;
+        // What is asked of it before that has no scheduler yet, and is another case.
+        member.wait_for_word("session open")?;
+        Ok(member)
+    }
+
+    /// Starts a proxy with papers of its own making, or with none.
+    pub(crate) fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+        let home = Home::new()?;
+        let config = self.config(&home, id, &[Role::Proxy], papers)?;
+        Member::run(&config, home)
+    }
+
+    /// The configuration of a host `id`, with its papers written into `home`.
+    pub(crate) fn config(
+        &self,
+        home: &Home,
+        id: &str,
+        roles: &[Role],
+        papers: Option<&Papers>,
+    ) -> Result<String> {
+        let names: Vec<_> = roles
+            .iter()
+            .map(|role| format!("{:?}", role.as_str()))
+            .collect();
+        let identity = match papers {
+            None => String::new(),
+            Some(Papers { ca, issued }) => {
+                let ca = home.write("ca.pem", ca)?;
+                let cert = home.write("cert.pem", &issued.certificate)?;
+                let key = home.write("key.pem", &issued.key)?;
+                format!("[identity]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n")
+            }
+        };
+        let id: HostId = id.parse()?;
+        let swarm = match id == self.seed.id {
+            true => self.seed.address,
+            false => {
+                let host = self.members.fetch_add(1, Ordering::Relaxed);
+                address(self.number, host, 65002)
+            }
+        };
+        let scheduler = match roles.contains(&Role::Scheduler) {
+            true => format!("[scheduler]\nlisten = \"{}\"\n", self.scheduler.address),
+            false => String::new(),
+        };
+        Ok(format!(
+            "data_dir = {:?}\nroles = [{}]\n{identity}\
+             [proxy]\nlisten = \"127.0.0.1:0\"\n\
+             [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{}\"\n\
+             [swarm]\nlisten = \"{swarm}\"\nschedulers = [\"{}\"]\nseeds = [\"{}\"]\n\
+             {scheduler}[admin]\nlisten = \"127.0.0.1:0\"\n",
+            home.path().join("data"),
+            names.join(", "),
+            self.registry,
+            self.scheduler,
+            self.seed,
+        ))
+    }
+}
+
+// === impl Member ===
+
+impl Member {
+    fn run(config: &str, home: Home) -> Result<Self> {
+        let darter = Darter::run(config, &home).with_context(|| config.to_owned())?;
+        Ok(Self {
+            darter,
+            _home: home,
+        })
+    }
+
+    /// Waits until it has logged a line with `word` in it, and returns that line.
+    ///
+    /// # Errors
+    /// It does not come; the error has what it said.
+    pub(crate) fn wait_for_word(&self, word: &str) -> Result<String> {
+        let line = || {
+            let log = self.darter.log().unwrap_or_default();
+            log.lines()
+                .find(|line| line.contains(word))
+                .map(str::to_owned)
+        };
+        process::wait_until(word, WORD_LIMIT, || line().is_some())
+            .with_context(|| self.darter.log().unwrap_or_default())?;
+        line().context("a log loses no line")
+    }
+}
+
+/// An address of the loopback for one host of one cluster of one test process, so that no other
+/// test is given its ports: hosts must know each other's before any of them is started.
+fn address(cluster: u8, host: u8, port: u16) -> SocketAddr {
+    let process = 1 + (std::process::id() % 250) as u8;
+    SocketAddr::from(([127, process, cluster, host], port))
+}
