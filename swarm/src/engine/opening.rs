@@ -154,11 +154,13 @@ impl Swarm {
                 .ok_or(OpenError::NotSatisfiable { size })?,
             None => request.wanted.resolve(u64::MAX).unwrap_or(0..u64::MAX),
         };
+        let is_whole = request.wanted.is_all_of(size.unwrap_or(u64::MAX));
         let reading = Reading {
             swarm: self.clone(),
             request,
             progress,
             interest,
+            is_whole,
             offset: range.start,
             end: range.end,
             held_before,
