@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, Identity, Layout, PieceIndex, PieceSet,
+    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -202,12 +202,12 @@ impl Driver {
                 }
             }
             SourceReport::Wrote(offset) => self.attempt.wrote(offset),
-            SourceReport::Piece(piece, digest) => {
-                self.attempt.fetched(piece, digest);
-                self.has(piece);
-            }
-            SourceReport::Ended(offset) => {
+            SourceReport::Piece(piece, digest) => self.fetched(piece, digest),
+            SourceReport::Ended(offset, pieces) => {
                 self.at_source.remove(&run);
+                for (piece, digest) in pieces {
+                    self.fetched(piece, digest);
+                }
                 if let Some(layout) = self.attempt.ended_at(offset) {
                     self.plan(Event::Ended(layout));
                 }
@@ -250,6 +250,11 @@ impl Driver {
                 None
             }
         }
+    }
+
+    fn fetched(&mut self, piece: PieceIndex, digest: PieceDigest) {
+        self.attempt.fetched(piece, digest);
+        self.has(piece);
     }
 
     fn has(&mut self, piece: PieceIndex) {
