@@ -234,7 +234,7 @@ fn is_final(error: &SourceError) -> bool {
         SourceError::Status(answer) => {
             answer.by == AnsweredBy::Registry && answer.status != StatusCode::METHOD_NOT_ALLOWED
         }
-        SourceError::Malformed(_) | SourceError::Redirect(_) => false,
+        SourceError::Malformed(_) | SourceError::TooLong { .. } | SourceError::Redirect(_) => false,
         SourceError::NotAllowed(_)
         | SourceError::Forbidden { .. }
         | SourceError::Unreachable { .. }

@@ -163,6 +163,11 @@ impl RawConfig {
             self.zeros()
                 .map(|key| ConfigError::new(key, "must be more than nothing".to_owned())),
         );
+        if source::MANIFEST_LEN_MAX < self.manifest_size_max.as_u64() {
+            let most = ByteSize::b(source::MANIFEST_LEN_MAX);
+            let problem = format!("must be at most {most}");
+            problems.push(ConfigError::new("proxy.manifest_size_max", problem));
+        }
         let (Some(default_registry), Ok(source), true) =
             (default_registry, source, problems.is_empty())
         else {
@@ -267,6 +272,7 @@ mod tests {
                 ..RawRegistry::default()
             }],
             tags_max: 0,
+            manifest_size_max: ByteSize::mib(17),
             upstream_stall_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             ..RawConfig::default()
@@ -284,6 +290,7 @@ mod tests {
             "proxy.tags_max",
             "proxy.upstream_stall_timeout",
             "proxy.idle_timeout",
+            "proxy.manifest_size_max",
         ];
         assert_eq!(keys, expect);
     }

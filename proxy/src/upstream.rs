@@ -23,6 +23,7 @@ pub(crate) fn refusal(error: &SourceError, missing: Fault) -> Refusal {
         SourceError::Redirect(_) | SourceError::Interrupted | SourceError::Malformed(_) => {
             Fault::Failing
         }
+        SourceError::TooLong { .. } => Fault::TooLarge,
         SourceError::RateLimited { .. } => Fault::Limited,
         SourceError::Refused(answer) | SourceError::Status(answer) => answered(answer, missing),
     };
@@ -64,6 +65,7 @@ pub(crate) fn is_outage(error: &SourceError) -> bool {
         | SourceError::Redirect(_)
         | SourceError::RateLimited { .. }
         | SourceError::Interrupted
+        | SourceError::TooLong { .. }
         | SourceError::Malformed(_) => true,
         SourceError::Status(answer) => {
             answer.by == AnsweredBy::Elsewhere
@@ -158,6 +160,7 @@ mod tests {
             false,
         );
         check(&SourceError::Interrupted, Fault::Failing, true);
+        check(&SourceError::TooLong { len_max: 1 }, Fault::TooLarge, true);
         let limited = answer(429, AnsweredBy::Registry);
         check(
             &SourceError::RateLimited {
