@@ -169,9 +169,10 @@ impl Driver {
         match message {
             Message::Plan(event) => {
                 if let Event::Lost(piece) = event {
-                    self.attempt.lost(piece);
+                    self.lost(piece);
+                } else {
+                    self.plan(event);
                 }
-                self.plan(event);
             }
             Message::Sized(size) => {
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
@@ -238,7 +239,7 @@ impl Driver {
                 // A new attempt may have replaced what the store had.
                 for piece in self.conductor.pieces_had().clone().iter() {
                     if !self.attempt.held().contains(piece) {
-                        self.plan(Event::Lost(piece));
+                        self.lost(piece);
                     }
                 }
                 self.plan(Event::Begun(place.layout));
@@ -261,6 +262,12 @@ impl Driver {
         self.attempt.has(piece);
         self.report.has(clock(), piece);
         self.plan(Event::Had(piece));
+    }
+
+    fn lost(&mut self, piece: PieceIndex) {
+        self.attempt.lost(piece);
+        self.hashing.lost(piece);
+        self.plan(Event::Lost(piece));
     }
 
     fn hash(&mut self) {
@@ -291,14 +298,9 @@ impl Driver {
     }
 
     fn hashed(&mut self, hashed: Hashed) {
-        match hashed {
-            Hashed::Through(hasher, next) => self.hashing.resume(hasher, next),
-            Hashed::Unreadable(piece, error, hasher, next) => {
-                tracing::warn!(task = %self.wish.task, %error, "a piece is unreadable; fetching it again");
-                self.hashing.resume(hasher, next);
-                self.attempt.lost(piece);
-                self.plan(Event::Lost(piece));
-            }
+        if let Some((piece, error)) = self.hashing.resume(hashed) {
+            tracing::warn!(task = %self.wish.task, %error, "a piece is unreadable; fetching it again");
+            self.lost(piece);
         }
     }
 
