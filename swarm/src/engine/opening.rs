@@ -143,7 +143,7 @@ impl Swarm {
         &self,
         request: OpenRequest,
         progress: watch::Receiver<Progress>,
-        interest: Option<InterestGuard>,
+        mut interest: Option<InterestGuard>,
         (content, how, held_before): (protocol::Content, How, protocol::PieceSet),
     ) -> Result<Opened, OpenError> {
         let size = content.layout.size();
@@ -154,6 +154,10 @@ impl Swarm {
                 .ok_or(OpenError::NotSatisfiable { size })?,
             None => request.wanted.resolve(u64::MAX).unwrap_or(0..u64::MAX),
         };
+        if let Some(interest) = &mut interest {
+            // A suffix was told before anybody knew where it begins.
+            interest.told = range.start;
+        }
         let is_whole = request.wanted.is_all_of(size.unwrap_or(u64::MAX));
         let reading = Reading {
             swarm: self.clone(),
