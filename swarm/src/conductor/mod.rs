@@ -215,6 +215,10 @@ impl Conductor {
         self.parents.is_empty()
     }
 
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
     pub fn pieces_had(&self) -> &PieceSet {
         &self.had
     }

@@ -175,6 +175,7 @@ impl Driver {
                 }
             }
             Message::Sized(size) => {
+                self.progress.send_modify(|seen| seen.told_size = size);
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
             }
             Message::Scheduler(down) => self.told(down),

@@ -109,6 +109,11 @@ impl SourceRun {
             .await
             .map_err(|_| None)?;
         let Place { file, layout } = place.await.map_err(|_| None)?;
+        if layout.bytes_of(layout.piece_at(self.start)).start != self.start {
+            // The run began where a piece does in the size that was told before.
+            let changed = SourceError::Malformed("the size changed between two answers");
+            return Err(Some(TaskFailure::Source(Arc::new(changed))));
+        }
         let arriving = Arriving {
             file,
             layout,
