@@ -164,6 +164,11 @@ fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> 
         after: 50,
         end: End::Close,
     };
+    let stalls = Fault::Breaks {
+        framing: Framing::Length,
+        after: 50,
+        end: End::Stall,
+    };
     let once = Asks::Count(1);
     check(&[
         Case::new(
@@ -197,6 +202,12 @@ fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> 
             Expect::Row("corrupt"),
             Asks::AtMost(4),
             Fault::ToldShorter(7),
+        ),
+        manifest(
+            "manifest stalls",
+            Expect::Row("slow"),
+            Asks::AtMost(6),
+            stalls,
         ),
         manifest(
             "manifest fails",
