@@ -234,7 +234,7 @@ fn is_final(error: &SourceError) -> bool {
         SourceError::Status(answer) => {
             answer.by == AnsweredBy::Registry && answer.status != StatusCode::METHOD_NOT_ALLOWED
         }
-        SourceError::Malformed(_) | SourceError::Redirect(_) => false,
+        SourceError::Malformed(_) | SourceError::TooLong { .. } | SourceError::Redirect(_) => false,
         SourceError::NotAllowed(_)
         | SourceError::Forbidden { .. }
         | SourceError::Unreachable { .. }
@@ -277,7 +277,7 @@ fn part(digest: Digest, content: OpenContent, size: u64) -> Answer {
 /// A body of no bytes has no end to hold back: what it must satisfy is waited for here.
 async fn empty(digest: Digest, mut content: OpenContent) -> Result<Answer, Refusal> {
     while let Some(chunk) = content.stream.next().await {
-        chunk.map_err(|broken| Refusal::new(Fault::Corrupt, broken.0))?;
+        chunk.map_err(|broken| Refusal::new(broken.fault, broken.reason))?;
     }
     Ok(blob_answer(
         StatusCode::OK,

@@ -14,6 +14,7 @@ use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    error::Fault,
     line::Cut,
     log::{BytesBy, Record},
 };
@@ -33,8 +34,12 @@ pub trait ContentStream: Stream<Item = Result<Bytes, BrokenOff>> + Send {
 
 /// Why a stream has no more bytes although it has not reached its end.
 #[derive(Debug, Clone, thiserror::Error)]
-#[error("{0}")]
-pub struct BrokenOff(pub String);
+#[error("{reason}")]
+pub struct BrokenOff {
+    /// What it is to the one who asked, where the answer has not begun yet.
+    pub fault: Fault,
+    pub reason: String,
+}
 
 /// The body that hyper sends.
 pub(crate) struct AnswerBody {
@@ -124,7 +129,7 @@ impl Body for AnswerBody {
         match next {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(bytes))) => this.data(bytes),
-            Poll::Ready(Some(Err(broken))) => this.cut_off(&broken.0),
+            Poll::Ready(Some(Err(broken))) => this.cut_off(&broken.reason),
             Poll::Ready(None) if this.remaining.is_some_and(|remaining| remaining > 0) => {
                 this.cut_off("the source ended before the promised length")
             }

@@ -13,7 +13,7 @@ use std::{
 use bytesize::ByteSize;
 use protocol::RegistryName;
 use serde::{Deserialize, Serialize};
-use swarm::source::{self, RawRegistry};
+use swarm::source::{self, RawRegistry, Timeouts};
 
 use crate::{manifest::freshness::TagTimes, route::Router};
 
@@ -49,6 +49,18 @@ pub struct RawConfig {
 
     /// The largest manifest or list that is taken from an upstream.
     pub manifest_size_max: ByteSize,
+
+    /// From the name of an upstream to the end of its TLS handshake.
+    #[serde(with = "humantime_serde")]
+    pub upstream_connect_timeout: Duration,
+
+    /// How long an upstream may take to begin its answer.
+    #[serde(with = "humantime_serde")]
+    pub upstream_response_timeout: Duration,
+
+    /// How long an upstream may send nothing in the middle of a body.
+    #[serde(with = "humantime_serde")]
+    pub upstream_stall_timeout: Duration,
 
     /// How long a connection may wait for its next request.
     #[serde(with = "humantime_serde")]
@@ -99,6 +111,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 impl Default for RawConfig {
     fn default() -> Self {
+        let upstream = Timeouts::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 65001)),
             default_registry: "docker.io".to_owned(),
@@ -109,6 +122,9 @@ impl Default for RawConfig {
             stale_if_error: 30 * DAY,
             tags_max: 10_000,
             manifest_size_max: ByteSize::mib(16),
+            upstream_connect_timeout: upstream.connect,
+            upstream_response_timeout: upstream.response,
+            upstream_stall_timeout: upstream.stall,
             idle_timeout: Duration::from_secs(120),
             client_stall_timeout: Duration::from_secs(600),
         }
@@ -143,24 +159,14 @@ impl RawConfig {
                     .map(|error| ConfigError::new(&error.key, error.problem)),
             );
         });
-        for (key, is_zero) in [
-            ("proxy.tags_max", self.tags_max == 0),
-            (
-                "proxy.manifest_size_max",
-                self.manifest_size_max.as_u64() == 0,
-            ),
-            ("proxy.idle_timeout", self.idle_timeout.is_zero()),
-            (
-                "proxy.client_stall_timeout",
-                self.client_stall_timeout.is_zero(),
-            ),
-        ] {
-            if is_zero {
-                problems.push(ConfigError::new(
-                    key,
-                    "must be more than nothing".to_owned(),
-                ));
-            }
+        problems.extend(
+            self.zeros()
+                .map(|key| ConfigError::new(key, "must be more than nothing".to_owned())),
+        );
+        if source::MANIFEST_LEN_MAX < self.manifest_size_max.as_u64() {
+            let most = ByteSize::b(source::MANIFEST_LEN_MAX);
+            let problem = format!("must be at most {most}");
+            problems.push(ConfigError::new("proxy.manifest_size_max", problem));
         }
         let (Some(default_registry), Ok(source), true) =
             (default_registry, source, problems.is_empty())
@@ -171,7 +177,15 @@ impl RawConfig {
         Ok(Config {
             listen: self.listen,
             router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
-            source,
+            source: source::Config {
+                timeouts: Timeouts {
+                    connect: self.upstream_connect_timeout,
+                    response: self.upstream_response_timeout,
+                    stall: self.upstream_stall_timeout,
+                    ..Timeouts::default()
+                },
+                ..source
+            },
             tags: TagTimes {
                 ttl: self.tag_ttl,
                 stale_if_error: self.stale_if_error,
@@ -183,6 +197,33 @@ impl RawConfig {
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
         })
+    }
+
+    /// The keys that stand at nothing and must not.
+    fn zeros(&self) -> impl Iterator<Item = &'static str> {
+        let amounts = [
+            ("proxy.tags_max", self.tags_max == 0),
+            (
+                "proxy.manifest_size_max",
+                self.manifest_size_max.as_u64() == 0,
+            ),
+        ];
+        let times = [
+            (
+                "proxy.upstream_connect_timeout",
+                self.upstream_connect_timeout,
+            ),
+            (
+                "proxy.upstream_response_timeout",
+                self.upstream_response_timeout,
+            ),
+            ("proxy.upstream_stall_timeout", self.upstream_stall_timeout),
+            ("proxy.idle_timeout", self.idle_timeout),
+            ("proxy.client_stall_timeout", self.client_stall_timeout),
+        ]
+        .map(|(key, time)| (key, time.is_zero()));
+        let keys = amounts.into_iter().chain(times);
+        keys.filter_map(|(key, is_zero)| is_zero.then_some(key))
     }
 }
 
@@ -215,6 +256,7 @@ mod tests {
     fn the_default_holds() {
         let config = check(RawConfig::default()).unwrap();
         assert_eq!(config.tags_dir, Path::new("/data/tags"));
+        assert_eq!(config.source.timeouts, Timeouts::default());
         assert!(config.source.allowed(&"docker.io".parse().unwrap()));
         assert!(!config.source.allowed(&"r.example".parse().unwrap()));
     }
@@ -230,6 +272,8 @@ mod tests {
                 ..RawRegistry::default()
             }],
             tags_max: 0,
+            manifest_size_max: ByteSize::mib(17),
+            upstream_stall_timeout: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             ..RawConfig::default()
         })
@@ -244,7 +288,9 @@ mod tests {
             "proxy.registry[a b].name",
             "proxy.allow[*]",
             "proxy.tags_max",
+            "proxy.upstream_stall_timeout",
             "proxy.idle_timeout",
+            "proxy.manifest_size_max",
         ];
         assert_eq!(keys, expect);
     }

@@ -4,6 +4,7 @@
 
 use std::{
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll},
 };
 
@@ -11,7 +12,10 @@ use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 use protocol::Digest;
-use swarm::source::{Body, Method, Redirects, Resource, UpstreamRequest};
+use swarm::{
+    ReadError,
+    source::{Body, Method, Redirects, Resource, UpstreamRequest},
+};
 
 use crate::{
     answer::{Answer, Ask},
@@ -93,10 +97,15 @@ impl Stream for Passing {
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = std::task::ready!(self.body.poll_next_unpin(context));
         Poll::Ready(next.map(|chunk| {
-            let chunk = chunk.map_err(|error| BrokenOff(error.to_string()))?;
+            let chunk =
+                chunk.map_err(|error| upstream::broken_off(&ReadError::Source(Arc::new(error))))?;
             self.passed += chunk.len() as u64;
             if self.len_max < self.passed {
-                return Err(BrokenOff("the upstream's list is too long".to_owned()));
+                let (fault, reason) = (
+                    Fault::TooLarge,
+                    "the upstream's list is too long".to_owned(),
+                );
+                return Err(BrokenOff { fault, reason });
             }
             Ok(chunk)
         }))

@@ -18,6 +18,7 @@ use crate::{
     body::{BrokenOff, ContentStream},
     engine::{Engine, OpenContent, Upstream},
     log::BytesBy,
+    upstream,
 };
 
 struct Reading {
@@ -60,7 +61,7 @@ impl Stream for Reading {
 
     fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         let next = std::task::ready!(self.reader.poll_next_unpin(context));
-        Poll::Ready(next.map(|chunk| chunk.map_err(|error| BrokenOff(error.to_string()))))
+        Poll::Ready(next.map(|chunk| chunk.map_err(|error| upstream::broken_off(&error))))
     }
 }
 

@@ -2,11 +2,13 @@
 
 use http::{StatusCode, header};
 use swarm::{
+    ReadError,
     open::OpenError,
     source::{Answer, AnsweredBy, SourceError},
 };
 
 use crate::{
+    body::BrokenOff,
     error::{Fault, Refusal, UpstreamWord},
     range,
 };
@@ -23,6 +25,7 @@ pub(crate) fn refusal(error: &SourceError, missing: Fault) -> Refusal {
         SourceError::Redirect(_) | SourceError::Interrupted | SourceError::Malformed(_) => {
             Fault::Failing
         }
+        SourceError::TooLong { .. } => Fault::TooLarge,
         SourceError::RateLimited { .. } => Fault::Limited,
         SourceError::Refused(answer) | SourceError::Status(answer) => answered(answer, missing),
     };
@@ -55,6 +58,17 @@ pub(crate) fn open_refusal(error: &OpenError, missing: Fault) -> Refusal {
     Refusal::new(fault, error.to_string())
 }
 
+/// What it is to the one who asked that a content has no more bytes.
+pub(crate) fn broken_off(error: &ReadError) -> BrokenOff {
+    let fault = match error {
+        ReadError::Source(error) => refusal(error, Fault::Failing).fault,
+        ReadError::Corrupt => Fault::Corrupt,
+        ReadError::Disk(_) | ReadError::Cancelled => Fault::Local,
+    };
+    let reason = error.to_string();
+    BrokenOff { fault, reason }
+}
+
 /// Whether the last answer for a tag is still worth more than this error: the upstream did not say
 /// no, it said nothing.
 pub(crate) fn is_outage(error: &SourceError) -> bool {
@@ -64,6 +78,7 @@ pub(crate) fn is_outage(error: &SourceError) -> bool {
         | SourceError::Redirect(_)
         | SourceError::RateLimited { .. }
         | SourceError::Interrupted
+        | SourceError::TooLong { .. }
         | SourceError::Malformed(_) => true,
         SourceError::Status(answer) => {
             answer.by == AnsweredBy::Elsewhere
@@ -104,8 +119,12 @@ fn relay(refusal: &mut Refusal, answer: &Answer) {
 
 #[cfg(test)]
 mod tests {
+    use std::{sync::Arc, time::Duration};
+
     use bytes::Bytes;
     use http::{HeaderMap, HeaderValue};
+
+    use swarm::source::Awaited;
 
     use super::*;
     use crate::client::Asker;
@@ -158,6 +177,7 @@ mod tests {
             false,
         );
         check(&SourceError::Interrupted, Fault::Failing, true);
+        check(&SourceError::TooLong { len_max: 1 }, Fault::TooLarge, true);
         let limited = answer(429, AnsweredBy::Registry);
         check(
             &SourceError::RateLimited {
@@ -167,6 +187,23 @@ mod tests {
             Fault::Limited,
             true,
         );
+    }
+
+    #[test]
+    fn a_body_that_ends_early_has_the_fault_of_what_ended_it() {
+        let source = |error| ReadError::Source(Arc::new(error));
+        let stalled = SourceError::Stalled {
+            awaited: Awaited::Body,
+            waited: Duration::from_secs(1),
+        };
+        for (error, fault) in [
+            (source(stalled), Fault::Slow),
+            (source(SourceError::Interrupted), Fault::Failing),
+            (ReadError::Corrupt, Fault::Corrupt),
+            (ReadError::Cancelled, Fault::Local),
+        ] {
+            assert_eq!(broken_off(&error).fault, fault, "{error:?}");
+        }
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
-use sha2::{Digest as _, Sha256};
+use sha2::{Digest as _, Sha256, Sha512};
 
 /// The sha256 digest of a file, written as OCI writes it.
 ///
@@ -30,6 +30,22 @@ pub fn digest_of_file(path: &Path) -> Result<String> {
 #[must_use]
 pub fn digest_of(bytes: &[u8]) -> String {
     format!("sha256:{}", hex::encode(Sha256::digest(bytes)))
+}
+
+/// The sha512 digest of some bytes, written as OCI writes it.
+#[must_use]
+pub fn sha512_of(bytes: &[u8]) -> String {
+    format!("sha512:{}", hex::encode(Sha512::digest(bytes)))
+}
+
+/// `size` incompressible bytes that depend on nothing but `seed`.
+///
+/// # Errors
+/// As [`write_noise`]; memory takes any bytes.
+pub fn noise(seed: &str, size: usize) -> Result<Vec<u8>> {
+    let mut bytes = Vec::with_capacity(size);
+    write_noise(seed, size as u64, &mut bytes)?;
+    Ok(bytes)
 }
 
 /// Writes `size` incompressible bytes that depend on nothing but `seed`.

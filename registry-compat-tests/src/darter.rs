@@ -25,6 +25,13 @@ pub struct Darter {
     process: Process,
 }
 
+/// A line of `darter cache ls`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cached {
+    pub digest: String,
+    pub is_complete: bool,
+}
+
 /// A directory that the user of a room's Darter may use, with the binary in it.
 #[derive(Debug)]
 pub struct Home {
@@ -140,7 +147,11 @@ impl Home {
         let directory = tempfile::Builder::new().prefix("darter-home-").tempdir()?;
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755))?;
         let home = Self { directory };
-        fs::copy(built()?, home.binary()).context("the binary cannot be copied")?;
+        // Copied by another process: a child that this one forks meanwhile would hold the file open
+        // for writing until it execs, and the kernel runs no file that somebody may write.
+        let mut copy = process::command("cp");
+        copy.arg(built()?).arg(home.binary());
+        process::check(copy, START_LIMIT).context("the binary cannot be copied")?;
         fs::create_dir(home.path().join("data"))?;
         chown(home.path().join("data"), Some(DARTER_UID), Some(DARTER_UID))?;
         Ok(home)
@@ -159,6 +170,28 @@ impl Home {
         fs::write(&path, text)?;
         fs::set_permissions(&path, fs::Permissions::from_mode(0o644))?;
         Ok(path)
+    }
+
+    /// What the node that runs here keeps, by its own word.
+    ///
+    /// # Errors
+    /// No node runs here, or it tells something else.
+    pub fn cached(&self) -> Result<Vec<Cached>> {
+        let mut command = process::command(self.binary());
+        command.args(["cache", "ls", "--data-dir"]);
+        command.arg(self.path().join("data"));
+        let told = process::check(command, START_LIMIT)?;
+        let lines = told.lines().filter(|line| line.starts_with("sha"));
+        lines
+            .map(|line| {
+                let words: Vec<&str> = line.split_whitespace().collect();
+                let state = words.iter().rev().nth(1).context("no state")?;
+                Ok(Cached {
+                    digest: words[0].to_owned(),
+                    is_complete: *state == "complete",
+                })
+            })
+            .collect()
     }
 
     fn binary(&self) -> String {

@@ -7,6 +7,7 @@
 pub mod clients;
 pub mod content;
 pub mod darter;
+pub mod fault_registry;
 pub mod http;
 pub mod image;
 pub mod namespace;

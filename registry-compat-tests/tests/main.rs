@@ -3,11 +3,13 @@
 mod cluster;
 mod conformance;
 mod direct;
+mod faults;
 mod herd;
 mod kill;
 mod memory;
 mod paused;
 mod pull;
+mod raw;
 mod refused;
 mod sealed;
 mod stage;

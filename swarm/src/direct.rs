@@ -18,24 +18,22 @@ use crate::{
 
 /// Opens `request` at its own registry, with its own credential.
 pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<Opened, OpenError> {
-    let range = match request.wanted {
-        Wanted::Whole => ByteRange {
-            start: 0,
-            end: None,
-        },
+    let (range, is_whole) = match request.wanted {
+        Wanted::Whole => {
+            let (start, end) = (0, None);
+            (ByteRange { start, end }, true)
+        }
         wanted => {
             let learnt = sizing::learn(upstreams, &request).await;
             let size = learnt.map_err(source_error)?.ok_or_else(unknown_size)?;
             let bytes = wanted
                 .resolve(size)
                 .ok_or(OpenError::NotSatisfiable { size })?;
-            ByteRange {
-                start: bytes.start,
-                end: Some(bytes.end),
-            }
+            let (start, end) = (bytes.start, Some(bytes.end));
+            (ByteRange { start, end }, wanted.is_all_of(size))
         }
     };
-    let (digest, is_whole) = (request.task.0, request.wanted == Wanted::Whole);
+    let digest = request.task.0;
     let fetch = FetchRequest {
         origin: request.origin,
         digest,

@@ -119,6 +119,11 @@ impl Wanted {
             }
         }
     }
+
+    /// Whether that is all of a body of `size`, in whatever words: its digest must hold then.
+    pub(crate) fn is_all_of(self, size: u64) -> bool {
+        self.resolve(size) == Some(0..size)
+    }
 }
 
 #[cfg(test)]
@@ -143,6 +148,8 @@ mod tests {
             (Wanted::Suffix { length: 1 }, 0, None),
         ] {
             assert_eq!(wanted.resolve(size), expect, "{wanted:?} of {size}");
+            let is_all = expect == Some(0..size);
+            assert_eq!(wanted.is_all_of(size), is_all, "{wanted:?} of {size}");
         }
     }
 }

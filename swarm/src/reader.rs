@@ -1,6 +1,7 @@
 //! Reads a task in order while its pieces come, from the store that everybody shares.
 //!
-//! The end of a whole body is withheld until its digest holds; a range needs its pieces only.
+//! The end of a whole body is withheld until its digest holds, also where a range asks for all of it;
+//! a part needs its pieces only.
 //! Nothing is buffered for a slow reader: each read goes to the file when it is asked for.
 
 mod step;
@@ -65,6 +66,8 @@ pub(crate) struct Reading {
     pub(crate) progress: watch::Receiver<Progress>,
     /// Present while the task is being fetched.
     pub(crate) interest: Option<InterestGuard>,
+    /// All of the body is asked for, be it by a range.
+    pub(crate) is_whole: bool,
     pub(crate) offset: u64,
     pub(crate) end: u64,
     /// What was there when the reader came.
@@ -180,12 +183,11 @@ impl Served {
 impl Reading {
     async fn next(&mut self, served: &Served) -> Result<Option<Bytes>, ReadError> {
         loop {
-            let is_whole = self.request.wanted == crate::open::Wanted::Whole;
             let step = step::next(
                 &self.progress.borrow_and_update(),
                 self.offset,
                 self.end,
-                is_whole,
+                self.is_whole,
             );
             match step {
                 Step::End => return Ok(None),

@@ -186,7 +186,7 @@ impl Proxy {
         }
         let mut collected = BytesMut::new();
         while let Some(chunk) = content.stream.next().await {
-            let chunk = chunk.map_err(|broken| Refusal::new(Fault::Corrupt, broken.0))?;
+            let chunk = chunk.map_err(|broken| Refusal::new(broken.fault, broken.reason))?;
             if len_max < collected.len() + chunk.len() {
                 return Err(too_large());
             }

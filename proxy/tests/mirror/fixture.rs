@@ -21,6 +21,7 @@ use proxy::{
     BrokenOff, BytesBy, ContentStream, Metrics, Parts, Proxy, RawConfig,
     config::Surroundings,
     engine::{Engine, OpenContent, Upstream},
+    error::Fault,
 };
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
@@ -185,7 +186,8 @@ impl FakeContent {
             .map(|chunk| Ok(Bytes::copy_from_slice(chunk)))
             .collect();
         if end < range.end || (self.bytes.is_empty() && self.breaks_at.is_some()) {
-            chunks.push(Err(BrokenOff("as the test wants it".to_owned())));
+            let (fault, reason) = (Fault::Corrupt, "as the test wants it".to_owned());
+            chunks.push(Err(BrokenOff { fault, reason }));
         }
         chunks
     }

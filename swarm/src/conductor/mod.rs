@@ -181,6 +181,10 @@ impl Conductor {
         self.suppliers.is_empty()
     }
 
+    pub fn layout(&self) -> Option<Layout> {
+        self.layout
+    }
+
     pub fn pieces_had(&self) -> &PieceSet {
         &self.had
     }

@@ -41,10 +41,30 @@ impl Swarm {
             let interest = self.interest(&active.inbox, &request, range).await;
             let mut progress = active.progress;
             // A driver that is gone has said its last word.
+            let past_the_end = |seen: &Progress| {
+                let size = seen.told_size.filter(|_| seen.content.is_none())?;
+                request.wanted.resolve(size).is_none().then_some(size)
+            };
             let _ = progress
-                .wait_for(|seen| seen.content.is_some() || is_over(&seen.stage))
+                .wait_for(|seen| {
+                    seen.content.is_some() || is_over(&seen.stage) || past_the_end(seen).is_some()
+                })
                 .await;
-            let failure = failure_of(&progress.borrow());
+            let (failure, past_the_end) = {
+                let seen = progress.borrow();
+                (failure_of(&seen), past_the_end(&seen))
+            };
+            if let Some(size) = past_the_end {
+                // The size may be a secret too, of the one whose credential has learnt it.
+                return Err(match (entry, request.proof) {
+                    (Entry::Joined { same_caller: false }, ReadProof::Unchecked) => {
+                        OpenError::NotProven
+                    }
+                    (Entry::Started | Entry::Joined { .. }, _) => {
+                        OpenError::NotSatisfiable { size }
+                    }
+                });
+            }
             match failure {
                 None => return self.opened(request, progress, interest, entry).await,
                 Some(TaskFailure::NoRoom) => {
@@ -149,7 +169,7 @@ impl Swarm {
         &self,
         request: OpenRequest,
         progress: watch::Receiver<Progress>,
-        interest: Option<InterestGuard>,
+        mut interest: Option<InterestGuard>,
         (content, how, held_before): (protocol::Content, How, protocol::PieceSet),
     ) -> Result<Opened, OpenError> {
         let size = content.layout.size();
@@ -160,11 +180,17 @@ impl Swarm {
                 .ok_or(OpenError::NotSatisfiable { size })?,
             None => request.wanted.resolve(u64::MAX).unwrap_or(0..u64::MAX),
         };
+        if let Some(interest) = &mut interest {
+            // A suffix was told before anybody knew where it begins.
+            interest.told = range.start;
+        }
+        let is_whole = request.wanted.is_all_of(size.unwrap_or(u64::MAX));
         let reading = Reading {
             swarm: self.clone(),
             request,
             progress,
             interest,
+            is_whole,
             offset: range.start,
             end: range.end,
             held_before,

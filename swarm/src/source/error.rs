@@ -52,6 +52,10 @@ pub enum SourceError {
     #[error("the body was cut short")]
     Interrupted,
 
+    /// The upstream's fault, or the limit's: what must fit into memory is longer than is taken.
+    #[error("the body is longer than the {len_max} bytes that are taken of its kind")]
+    TooLong { len_max: u64 },
+
     /// The upstream's fault: its answer contradicts itself or the standard.
     #[error("the upstream's answer is malformed: {0}")]
     Malformed(&'static str),
@@ -118,6 +122,7 @@ impl SourceError {
             | Self::Forbidden { .. }
             | Self::Redirect(_)
             | Self::Refused(_)
+            | Self::TooLong { .. }
             | Self::Malformed(_) => false,
         }
     }
@@ -134,6 +139,7 @@ impl SourceError {
             | Self::Stalled { .. }
             | Self::Redirect(_)
             | Self::Interrupted
+            | Self::TooLong { .. }
             | Self::Malformed(_) => None,
         }
     }

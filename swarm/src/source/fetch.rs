@@ -43,7 +43,9 @@ pub struct Fetch {
 /// The longest manifest that is fetched, in bytes.
 pub const MANIFEST_LEN_MAX: u64 = 16 * 1024 * 1024;
 
-const MANIFEST_TOO_LONG: &str = "the manifest is longer than is accepted";
+const MANIFEST_TOO_LONG: SourceError = SourceError::TooLong {
+    len_max: MANIFEST_LEN_MAX,
+};
 
 /// Failures in a row, without a byte between them, that end a fetch.
 const FETCH_FAILURES_MAX: u32 = 5;
@@ -176,7 +178,7 @@ impl Resuming {
         }
         self.position += chunk.len() as u64;
         if self.request.origin.kind == ContentKind::Manifest && MANIFEST_LEN_MAX < self.position {
-            return Err(SourceError::Malformed(MANIFEST_TOO_LONG));
+            return Err(MANIFEST_TOO_LONG);
         }
         if chunk.is_empty() {
             return Ok(None);
@@ -212,7 +214,7 @@ impl Resuming {
         self.total = placement.total;
         if let Some(total) = self.total {
             if self.request.origin.kind == ContentKind::Manifest && MANIFEST_LEN_MAX < total {
-                return Err(SourceError::Malformed(MANIFEST_TOO_LONG));
+                return Err(MANIFEST_TOO_LONG);
             }
             self.end = Some(self.end.map_or(total, |end| end.min(total)));
         }

@@ -89,6 +89,7 @@ impl SourceMetrics {
             SourceError::NotAllowed(_)
             | SourceError::Forbidden { .. }
             | SourceError::Redirect(_)
+            | SourceError::TooLong { .. }
             | SourceError::Malformed(_) => "other",
         };
         self.retries.with_label_values(&[reason]).inc();

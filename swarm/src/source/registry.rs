@@ -7,6 +7,7 @@ use std::{
     collections::HashMap,
     io,
     path::{Path, PathBuf},
+    str::FromStr,
     time::Duration,
 };
 
@@ -27,6 +28,9 @@ pub struct RawRegistry {
     pub endpoint: String,
     /// A PEM file of authorities trusted for this registry besides the system's; none when empty.
     pub ca: PathBuf,
+    /// Where redirects and challenges of this registry may also lead, whatever the address is:
+    /// `host:port`, as they write it.
+    pub also_trust: Vec<String>,
 }
 
 /// The registries and time-outs of the source, checked.
@@ -101,6 +105,14 @@ pub fn check(
             .parse::<RegistryName>()
             .map_err(|error| problem("name", error.to_string()));
         let ca = authorities(&raw.ca, &read).map_err(|error| problem("ca", error));
+        let also_trust: Vec<_> = raw
+            .also_trust
+            .iter()
+            .filter_map(|text| {
+                let parsed = text.parse();
+                parsed.map_err(|error| problem("also_trust", error)).ok()
+            })
+            .collect();
         let Ok(name) = name else { continue };
         let endpoint = endpoint(&name, &raw.endpoint).map_err(|error| problem("endpoint", error));
         let (Ok(endpoint), Ok(ca)) = (endpoint, ca) else {
@@ -108,7 +120,7 @@ pub fn check(
         };
         let config = RegistryConfig {
             endpoint,
-            also_trust: Vec::new(),
+            also_trust,
             ca,
         };
         if checked.insert(name, config).is_some() {
@@ -184,6 +196,19 @@ impl Authority {
     }
 }
 
+impl FromStr for Authority {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let told = || format!("`{text}` is not written host:port");
+        let (host, port) = text.rsplit_once(':').ok_or_else(told)?;
+        let (Ok(host), Ok(port)) = (url::Host::parse(host), port.parse()) else {
+            return Err(told());
+        };
+        Ok(Self { host, port })
+    }
+}
+
 /// Where a registry is that no entry says anything else of.
 pub(super) fn default_endpoint(name: &RegistryName) -> Result<Url, String> {
     if name.as_str() == DOCKER_HUB {
@@ -240,7 +265,7 @@ mod tests {
         RawRegistry {
             name: name.to_owned(),
             endpoint: endpoint.to_owned(),
-            ca: PathBuf::new(),
+            ..RawRegistry::default()
         }
     }
 
@@ -273,16 +298,41 @@ mod tests {
     }
 
     #[test]
+    fn a_place_that_is_also_trusted_is_the_one_that_a_url_names() {
+        for (text, url) in [
+            ("Store.example:9000", "http://store.example:9000/bucket?x"),
+            ("store.example:443", "https://store.example/"),
+            ("10.0.0.7:9000", "http://10.0.0.7:9000/"),
+            ("[fd00::7]:9000", "http://[fd00::7]:9000/"),
+        ] {
+            let authority = Authority::of(&Url::parse(url).unwrap());
+            assert_eq!(text.parse().ok(), authority, "{text}");
+        }
+        for text in [
+            "",
+            "store.example",
+            ":9000",
+            "store.example:",
+            "a:b:1",
+            "http://a:1",
+        ] {
+            assert!(text.parse::<Authority>().is_err(), "{text}");
+        }
+    }
+
+    #[test]
     fn every_problem_is_told_at_once() {
         let mut missing_ca = raw("c.example", "");
         missing_ca.ca = PathBuf::from("/none.pem");
+        let mut portless = raw("d.example", "");
+        portless.also_trust = vec!["store.example:443".to_owned(), "store.example".to_owned()];
         let registries = [
             raw("", ""),
             raw("a/b", ""),
             raw("a.example", "ftp://a"),
             raw("b.example", "https://u:p@b"),
             missing_ca,
-            raw("d.example", ""),
+            portless,
             raw("D.example", ""),
         ];
         let told = check(&registries, &["*".to_owned()], no_file).unwrap_err();
@@ -295,6 +345,7 @@ mod tests {
                 "proxy.registry[a.example].endpoint",
                 "proxy.registry[b.example].endpoint",
                 "proxy.registry[c.example].ca",
+                "proxy.registry[d.example].also_trust",
                 "proxy.registry[D.example].name",
                 "proxy.allow[*]",
             ]

@@ -114,9 +114,8 @@ impl Body {
         while let Some(chunk) = self.next_chunk().await {
             let chunk = chunk?;
             if len_max < collected.len() + chunk.len() {
-                return Err(SourceError::Malformed(
-                    "the body is longer than is accepted",
-                ));
+                let len_max = len_max as u64;
+                return Err(SourceError::TooLong { len_max });
             }
             collected.extend_from_slice(&chunk);
         }

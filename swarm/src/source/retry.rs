@@ -72,6 +72,7 @@ impl Retries {
             | SourceError::Refused(_)
             | SourceError::Status(_)
             | SourceError::Interrupted
+            | SourceError::TooLong { .. }
             | SourceError::Malformed(_) => None,
         };
         let pause = match told {

@@ -105,11 +105,9 @@ impl Driver {
     }
 
     fn start_source(&mut self, run: RunId, first: u32, end: Option<u32>) {
-        let start = |index| {
-            self.attempt
-                .layout()
-                .map_or(0, |layout| layout.bytes_of(PieceIndex(index)).start)
-        };
+        // Before the source has answered, only its word on the size tells where pieces begin.
+        let layout = self.attempt.layout().or(self.conductor.layout());
+        let start = |index| layout.map_or(0, |layout| layout.bytes_of(PieceIndex(index)).start);
         let source_run = SourceRun {
             run,
             task: self.wish.task,

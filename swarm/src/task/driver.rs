@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, Identity, Layout, PieceIndex, PieceSet,
+    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -175,11 +175,13 @@ impl Driver {
         match message {
             Message::Plan(event) => {
                 if let Event::Lost(piece) = event {
-                    self.attempt.lost(piece);
+                    self.lost(piece);
+                } else {
+                    self.plan(event);
                 }
-                self.plan(event);
             }
             Message::Sized(size) => {
+                self.progress.send_modify(|seen| seen.told_size = size);
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
             }
             Message::Scheduler(down) => self.told(down),
@@ -211,12 +213,12 @@ impl Driver {
                 }
             }
             SourceReport::Wrote(offset) => self.attempt.wrote(offset),
-            SourceReport::Piece(piece, digest) => {
-                self.attempt.fetched(piece, digest);
-                self.has(piece, Event::Had(piece));
-            }
-            SourceReport::Ended(offset) => {
+            SourceReport::Piece(piece, digest) => self.fetched(piece, digest),
+            SourceReport::Ended(offset, pieces) => {
                 self.at_source.remove(&run);
+                for (piece, digest) in pieces {
+                    self.fetched(piece, digest);
+                }
                 if let Some(layout) = self.attempt.ended_at(offset) {
                     self.plan(Event::Ended(layout));
                 }
@@ -247,7 +249,7 @@ impl Driver {
                 // A new attempt may have replaced what the store had.
                 for piece in self.conductor.pieces_had().clone().iter() {
                     if !self.attempt.held().contains(piece) {
-                        self.plan(Event::Lost(piece));
+                        self.lost(piece);
                     }
                 }
                 self.plan(Event::Begun(place.layout));
@@ -261,10 +263,21 @@ impl Driver {
         }
     }
 
+    fn fetched(&mut self, piece: PieceIndex, digest: PieceDigest) {
+        self.attempt.fetched(piece, digest);
+        self.has(piece, Event::Had(piece));
+    }
+
     fn has(&mut self, piece: PieceIndex, how: Event) {
         self.attempt.has(piece);
         self.report.has(clock(), piece);
         self.plan(how);
+    }
+
+    fn lost(&mut self, piece: PieceIndex) {
+        self.attempt.lost(piece);
+        self.hashing.lost(piece);
+        self.plan(Event::Lost(piece));
     }
 
     fn hash(&mut self) {
@@ -295,14 +308,9 @@ impl Driver {
     }
 
     fn hashed(&mut self, hashed: Hashed) {
-        match hashed {
-            Hashed::Through(hasher, next) => self.hashing.resume(hasher, next),
-            Hashed::Unreadable(piece, error, hasher, next) => {
-                tracing::warn!(task = %self.wish.task, %error, "a piece is unreadable; fetching it again");
-                self.hashing.resume(hasher, next);
-                self.attempt.lost(piece);
-                self.plan(Event::Lost(piece));
-            }
+        if let Some((piece, error)) = self.hashing.resume(hashed) {
+            tracing::warn!(task = %self.wish.task, %error, "a piece is unreadable; fetching it again");
+            self.lost(piece);
         }
     }
 

@@ -52,8 +52,9 @@ pub(crate) enum SourceReport {
     /// Bytes of a piece that is still arriving were written, up to this offset.
     Wrote(u64),
     Piece(PieceIndex, PieceDigest),
-    /// The request is over, after this offset of the body.
-    Ended(u64),
+    /// The request is over, after this offset of the body and with these last pieces: told in one,
+    /// since a short last piece can be read only by who knows that the body ends there.
+    Ended(u64, Vec<(PieceIndex, PieceDigest)>),
     Failed(TaskFailure),
 }
 

@@ -17,6 +17,9 @@ use crate::{
 pub struct Progress {
     /// Known once the source or a parent has answered.
     pub content: Option<Content>,
+    /// The size that the source told before it was asked for the body, as it is when every reader
+    /// begins inside: a range past the end can be refused, and nothing is fetched for it.
+    pub told_size: Option<u64>,
     /// Where the pieces are; set together with `content`.
     pub file: Option<Arc<StoredTask>>,
     /// Pieces that are verified and can be read.

@@ -147,6 +147,7 @@ pub(crate) fn failure_of(error: &SourceError) -> Failure {
         | SourceError::Stalled { .. }
         | SourceError::Redirect(_)
         | SourceError::Interrupted
+        | SourceError::TooLong { .. }
         | SourceError::Malformed(_) => Failure::Unavailable,
     }
 }

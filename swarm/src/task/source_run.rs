@@ -47,6 +47,9 @@ pub(crate) struct Place {
     pub(crate) layout: Layout,
 }
 
+/// The offset after the last byte, and the pieces that came with it.
+type BodyEnd = (u64, Vec<(PieceIndex, PieceDigest)>);
+
 /// The piece that is arriving.
 #[derive(Debug)]
 struct Arriving {
@@ -63,7 +66,7 @@ impl SourceRun {
     pub(crate) async fn go(self, upstreams: Upstreams, driver: mpsc::Sender<Message>) {
         let run = self.run;
         let told = match self.fetch(&upstreams, &driver).await {
-            Ok(offset) => SourceReport::Ended(offset),
+            Ok((offset, pieces)) => SourceReport::Ended(offset, pieces),
             Err(Some(failure)) => SourceReport::Failed(failure),
             Err(None) => return,
         };
@@ -71,12 +74,12 @@ impl SourceRun {
         let _ = driver.send(Message::Source(run, told)).await;
     }
 
-    /// The offset after the last byte; `None` for an error is a driver that is gone.
+    /// What the body ended with; `None` for an error is a driver that is gone.
     async fn fetch(
         self,
         upstreams: &Upstreams,
         driver: &mpsc::Sender<Message>,
-    ) -> Result<u64, Option<TaskFailure>> {
+    ) -> Result<BodyEnd, Option<TaskFailure>> {
         let Fetch {
             size,
             media_type,
@@ -106,6 +109,11 @@ impl SourceRun {
             .await
             .map_err(|_| None)?;
         let Place { file, layout } = place.await.map_err(|_| None)?;
+        if layout.bytes_of(layout.piece_at(self.start)).start != self.start {
+            // The run began where a piece does in the size that was told before.
+            let changed = SourceError::Malformed("the size changed between two answers");
+            return Err(Some(TaskFailure::Source(Arc::new(changed))));
+        }
         let arriving = Arriving {
             file,
             layout,
@@ -124,7 +132,7 @@ impl Arriving {
         run: RunId,
         mut body: Body,
         driver: &mpsc::Sender<Message>,
-    ) -> Result<u64, Option<TaskFailure>> {
+    ) -> Result<BodyEnd, Option<TaskFailure>> {
         loop {
             let (chunks, next) = gather(&mut body).await;
             let is_end = matches!(next, Next::End);
@@ -136,6 +144,9 @@ impl Arriving {
             .map_err(|_| Some(TaskFailure::Cancelled))?
             .map_err(|error| Some(TaskFailure::of_store(&error)))?;
             self = arriving;
+            if is_end {
+                return Ok((self.offset, pieces));
+            }
             for (piece, digest) in pieces {
                 let report = SourceReport::Piece(piece, digest);
                 driver
@@ -143,17 +154,14 @@ impl Arriving {
                     .await
                     .map_err(|_| None)?;
             }
-            match next {
-                Next::End => return Ok(self.offset),
-                Next::Failed(error) => return Err(Some(TaskFailure::Source(Arc::new(error)))),
-                Next::More => {
-                    let report = SourceReport::Wrote(self.offset);
-                    driver
-                        .send(Message::Source(run, report))
-                        .await
-                        .map_err(|_| None)?;
-                }
+            if let Next::Failed(error) = next {
+                return Err(Some(TaskFailure::Source(Arc::new(error))));
             }
+            let report = SourceReport::Wrote(self.offset);
+            driver
+                .send(Message::Source(run, report))
+                .await
+                .map_err(|_| None)?;
         }
     }
 

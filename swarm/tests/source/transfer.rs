@@ -307,7 +307,7 @@ async fn a_manifest_that_is_too_large_is_refused() {
     let request = fetch_request(ContentKind::Manifest, whole, None);
     let outcome = fetch(&upstreams(registry.address, &[]), request).await;
     assert!(
-        matches!(outcome, Err(SourceError::Malformed(_))),
+        matches!(outcome, Err(SourceError::TooLong { .. })),
         "{outcome:?}"
     );
 }
