@@ -25,4 +25,4 @@ pub use host::{Host, HostId, Role, Roles};
 pub use identity::{Identity, PeerIdentity};
 pub use layout::{Layout, PieceIndex};
 pub use piece_set::PieceSet;
-pub use scheduler::{Candidate, Down, Scheduler, Session, Up};
+pub use scheduler::{Candidate, Down, Proof, Scheduler, Session, Up};

@@ -4,12 +4,13 @@
 //! sender wait. The scheduler may forget everything at any moment: a host that opens a new session
 //! announces itself and what it holds, and registers again what it is still fetching.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use tokio::sync::mpsc;
 
 use crate::{
-    content::{AttemptId, Origin, TaskId},
+    batch::SignedBatch,
+    content::{AttemptId, Origin, TaskId, Visibility},
     host::{Host, HostId},
     piece_set::PieceSet,
 };
@@ -75,6 +76,9 @@ pub enum Up {
         parent: HostId,
         reason: ParentFailure,
     },
+    /// What proves a content of one piece that the host holds, for the scheduler to hand on with
+    /// the parents: their children need not ask first what they hold.
+    Proves(Arc<Proof>),
     /// The host's download is over.
     Finished { task: TaskId, outcome: Outcome },
     /// What the host is doing; sent every few seconds.
@@ -91,6 +95,8 @@ pub enum Down {
         parents: Vec<Candidate>,
         siblings: Vec<Candidate>,
         fetcher: Option<HostId>,
+        /// Where the content has one piece and every parent holds it.
+        proof: Option<Arc<Proof>>,
     },
     /// Somebody is about to have it. Ask the scheduler no more; go to the source yourself only
     /// when nothing was heard of this task for `patience`.
@@ -107,6 +113,14 @@ pub enum Down {
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own
     /// credential, and shares nothing.
     OnYourOwn { task: TaskId, reason: Failure },
+}
+
+/// All that a child needs to know of a content of one piece. Nobody is believed who hands it on:
+/// the child checks the signature.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Proof {
+    pub batch: SignedBatch,
+    pub media_type: Option<String>,
 }
 
 /// A host to fetch from.
@@ -173,6 +187,18 @@ pub struct SessionEnd {
     pub hello: Hello,
     pub up: mpsc::Receiver<Up>,
     pub down: mpsc::Sender<Down>,
+}
+
+// === impl Proof ===
+
+impl Proof {
+    /// A proof, if `batch` is the whole word on a content of one piece.
+    pub fn new(batch: SignedBatch, media_type: Option<String>) -> Option<Self> {
+        let is_whole = batch.batch.layout.piece_count() == Some(1)
+            && batch.batch.digests.len() == 1
+            && batch.batch.visibility == Visibility::Public;
+        is_whole.then_some(Self { batch, media_type })
+    }
 }
 
 // === impl Session ===

@@ -8,11 +8,12 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
 use protocol::{
-    Down, HostId, TaskId, Up,
+    Down, HostId, Proof, TaskId, Up,
     scheduler::{Failure, Hello, TASKS_PER_MESSAGE_MAX},
 };
 
@@ -52,6 +53,8 @@ pub struct Engine {
     commands: VecDeque<Command>,
     bans: VecDeque<HostId>,
     grants: u64,
+    /// Tasks with a proof.
+    proofs: usize,
 }
 
 /// What happened since the last call.
@@ -86,6 +89,7 @@ impl Engine {
             commands: VecDeque::new(),
             bans: VecDeque::new(),
             grants: 0,
+            proofs: 0,
         }
     }
 
@@ -203,9 +207,23 @@ impl Engine {
                     self.heard(now, task, |turn| turn.parent_failed(key, parent, reason));
                 }
             }
+            Up::Proves(proof) => self.keep_proof(key, proof),
             Up::Finished { task, outcome } => {
                 self.heard(now, task, |turn| turn.finished(key, outcome));
             }
+        }
+    }
+
+    /// Keeps what a host that takes part says proves its task. Whoever is given it checks it.
+    fn keep_proof(&mut self, key: HostKey, proof: Arc<Proof>) {
+        let Some(task) = self.tasks.get_mut(&proof.batch.batch.task) else {
+            return;
+        };
+        let is_known = task.proof.is_some();
+        let has_room = is_known || self.proofs < self.limits.proofs_max;
+        if has_room && task.peer(key).is_some() {
+            task.proof = Some(proof);
+            self.proofs += usize::from(!is_known);
         }
     }
 
@@ -255,7 +273,8 @@ impl Engine {
             if let Some(at) = was {
                 self.timers.remove(&(at, id));
             }
-            self.tasks.remove(&id);
+            let forgotten = self.tasks.remove(&id);
+            self.proofs -= usize::from(forgotten.is_some_and(|task| task.proof.is_some()));
         } else if was != wake {
             if let Some(at) = was {
                 self.timers.remove(&(at, id));

@@ -23,6 +23,7 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
             parents: vec![candidate],
             siblings: Vec::new(),
             fetcher: None,
+            proof: None,
         };
         end.down.send(last.clone()).await.unwrap();
         under_test.server.unwrap().drain.cancel();

@@ -1,10 +1,10 @@
 //! What every scheduler session holds to.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use protocol::{
-    AttemptId, Candidate, ContentKind, Digest, Down, Origin, PieceIndex, PieceSet, Session, TaskId,
-    Up,
+    AttemptId, Candidate, ContentKind, Digest, Down, Layout, Origin, PieceBatch, PieceIndex,
+    PieceSet, Proof, Session, SignedBatch, TaskId, Up, Visibility,
     scheduler::{Failure, Outcome, ParentFailure, SessionEnd, SessionError},
 };
 
@@ -22,6 +22,23 @@ fn origin(kind: ContentKind) -> Origin {
         repository: "library/alpine".parse().unwrap(),
         kind,
     }
+}
+
+fn proof() -> Arc<Proof> {
+    let batch = PieceBatch {
+        task: task(1),
+        attempt: AttemptId(7),
+        layout: Layout::for_size(Some(9)),
+        visibility: Visibility::Public,
+        digests: vec![(PieceIndex(0), [3; 32])],
+    };
+    // Whoever hands a proof on does not look at the signature.
+    let signed = SignedBatch {
+        batch,
+        certificate: vec![1; 300],
+        signature: vec![2; 64],
+    };
+    Arc::new(Proof::new(signed, Some("a/b".to_owned())).unwrap())
 }
 
 fn every_up() -> Vec<Up> {
@@ -77,6 +94,7 @@ fn every_up() -> Vec<Up> {
             outcome: Outcome::Left,
         },
         Up::Load { uploads: u32::MAX },
+        Up::Proves(proof()),
     ];
     all.extend(failures.map(|failure| Up::Finished {
         task: task(2),
@@ -104,12 +122,14 @@ fn every_down() -> Vec<Down> {
             siblings: vec![host("node-3@10.0.0.7:65002")],
             parents,
             fetcher: Some(id("seed-1")),
+            proof: Some(proof()),
         },
         Down::Parents {
             task: task(1),
             parents: Vec::new(),
             siblings: Vec::new(),
             fetcher: None,
+            proof: None,
         },
         Down::Wait {
             task: task(2),

@@ -49,6 +49,8 @@ pub struct Limits {
     pub ban: Duration,
     /// Hosts that are blamed at once; a report about one more is not taken.
     pub blamed_max: usize,
+    /// Contents of one piece whose proof is kept, of about 1 KiB each; further ones are not.
+    pub proofs_max: usize,
     /// How long the first grant is held back where the view has no seed, so that a herd that
     /// arrives together finds one fetcher. May be zero.
     pub settle: Duration,
@@ -102,6 +104,7 @@ impl Default for Limits {
             reporters_min: 3,
             ban: Duration::from_secs(600),
             blamed_max: 1024,
+            proofs_max: 65_536,
             settle: Duration::from_millis(50),
             proof: PROGRESS_INTERVAL * 3,
             stall: Duration::from_secs(60),

@@ -5,10 +5,11 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::Arc,
     time::Instant,
 };
 
-use protocol::{HostId, Origin, TaskId};
+use protocol::{HostId, Origin, Proof, TaskId};
 
 use super::{
     hosts::HostKey,
@@ -28,6 +29,8 @@ pub(super) struct Task {
     pub(super) signer: Option<HostId>,
     pub(super) total: Option<u32>,
     pub(super) failed_fetchers: Vec<Exclusion>,
+    /// For a content of one piece, what its holders say proves it.
+    pub(super) proof: Option<Arc<Proof>>,
     /// When something was last heard of the task.
     pub(super) touched_at: Instant,
     /// When the waiting are looked at next.
@@ -55,6 +58,7 @@ impl Task {
             signer: None,
             total: None,
             failed_fetchers: Vec::new(),
+            proof: None,
             touched_at: now,
             retry_at: None,
             wake_at: None,

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    AttemptId, Candidate, ContentKind, Digest, Down, Host, HostId, Origin, PieceSet, TaskId, Up,
+    AttemptId, Candidate, ContentKind, Digest, Down, Host, HostId, Origin, PieceSet, Proof, TaskId,
+    Up,
     scheduler::{Failure, Hello, Outcome, ParentFailure},
 };
 

@@ -5,11 +5,12 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
+    sync::Arc,
     time::Instant,
 };
 
 use protocol::{
-    AttemptId, Down, Origin, TaskId,
+    AttemptId, Down, Origin, Proof, TaskId,
     scheduler::{Failure, Outcome},
 };
 
@@ -207,12 +208,22 @@ impl Turn<'_> {
         let parents = best_first(self.hosts, self.task, child);
         let siblings = self.sibling_candidates(child);
         let fetcher = self.trusted_fetcher();
+        let proof = self.proof_for(child);
         self.tell(child, |task| Down::Parents {
             task,
             parents,
             siblings,
             fetcher,
+            proof,
         });
+    }
+
+    /// What proves the content, where each parent of `child` has all of it.
+    fn proof_for(&self, child: HostKey) -> Option<Arc<Proof>> {
+        let parents = self.parents(child);
+        let is_whole = |key: &HostKey| self.task.state(*key) == Some(PeerState::Complete);
+        let are_whole = !parents.is_empty() && parents.iter().all(is_whole);
+        self.task.proof.clone().filter(|_| are_whole)
     }
 
     pub(super) fn tell(&mut self, host: HostKey, down: impl FnOnce(TaskId) -> Down) {

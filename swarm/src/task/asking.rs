@@ -50,22 +50,27 @@ impl Driver {
         }
     }
 
-    pub(super) fn told(&mut self, down: Down) {
+    pub(super) async fn told(&mut self, down: Down) {
         match down {
             Down::Parents {
                 parents,
                 siblings,
                 fetcher,
+                proof,
                 ..
             } => {
                 self.attempt.grant_to(fetcher);
                 let parents = self.known(parents);
+                let holders = parents.clone();
                 let siblings = self.known(siblings);
                 let related =
                     |ids: Vec<HostId>, relation| ids.into_iter().map(move |id| (id, relation));
                 let parents = related(parents, Relation::Parent);
                 let candidates = parents.chain(related(siblings, Relation::Sibling));
                 self.plan(Event::Candidates(candidates.collect()));
+                if let Some(proof) = proof {
+                    self.parents_hold(holders, &proof).await;
+                }
             }
             Down::Wait { patience, .. } => self.plan(Event::Wait(patience)),
             Down::BackToSource { holders, .. } => {

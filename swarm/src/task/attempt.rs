@@ -7,7 +7,7 @@ use std::{ops::Range, sync::Arc};
 
 use protocol::{
     AttemptId, Content, ContentKind, HostId, Identity, Layout, Origin, PieceBatch, PieceDigest,
-    PieceIndex, PieceSet, SignedBatch, TaskId, Visibility,
+    PieceIndex, PieceSet, Proof, SignedBatch, TaskId, Visibility,
     batch::BATCH_PIECES_MAX,
     scheduler::{Failure, Outcome},
 };
@@ -258,6 +258,13 @@ impl Attempt {
     /// The digest of one piece, as far as a batch or this host's own fetch has told it.
     pub(crate) fn digest_of(&self, piece: PieceIndex) -> Option<PieceDigest> {
         self.digests.get(piece.0 as usize).copied().flatten()
+    }
+
+    /// What proves the whole, where it has one piece.
+    pub(crate) fn proof(&self) -> Option<Proof> {
+        let media_type = self.content.as_ref()?.media_type.clone();
+        let whole = |batch: &SharedBatch| Proof::new(batch.as_ref().clone(), media_type.clone());
+        self.batches.iter().find_map(whole)
     }
 
     pub(crate) fn batches(&self) -> &[SharedBatch] {

@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet,
+    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet, Up,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -184,7 +184,7 @@ impl Driver {
                 self.progress.send_modify(|seen| seen.told_size = size);
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
             }
-            Message::Scheduler(down) => self.told(down),
+            Message::Scheduler(down) => self.told(down).await,
             Message::SessionsChanged => self.register_again().await,
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
             Message::ParentPiece(parent, piece) => {
@@ -363,6 +363,11 @@ impl Driver {
             Stage::Failed(TaskFailure::Source(error)) => Outcome::Failed(report::failure_of(error)),
         };
         self.judge_attempts(outcome).await;
+        if outcome == Outcome::Complete
+            && let Some(proof) = self.attempt.proof()
+        {
+            self.report.send(Up::Proves(Arc::new(proof))).await;
+        }
         self.attempt.close(&self.host.store, outcome).await;
         self.report.finished(outcome).await;
     }

@@ -1,6 +1,8 @@
 //! What a parent says, taken with care: nothing it tells counts before a signature proves it.
 
-use protocol::{HostId, SignedBatch, Visibility, availability::Tell, scheduler::ParentFailure};
+use protocol::{
+    HostId, PieceSet, Proof, SignedBatch, Visibility, availability::Tell, scheduler::ParentFailure,
+};
 
 use super::{
     attempt::Begin,
@@ -42,6 +44,28 @@ impl Driver {
         };
         if let Err(failure) = told {
             self.plan(Event::SupplierFailed(parent, failure));
+        }
+    }
+
+    /// The scheduler handed on what proves a content of one piece: its parents need not be asked
+    /// what they hold. It is believed no more than they are.
+    pub(super) async fn parents_hold(&mut self, parents: Vec<HostId>, proof: &Proof) {
+        let batch = &proof.batch.batch;
+        let begin = Begin {
+            attempt: Some(batch.attempt),
+            layout: batch.layout,
+            media_type: proof.media_type.clone(),
+            visibility: Visibility::Public,
+        };
+        if self.parent_begins(begin).await.is_err()
+            || self.parent_signs(proof.batch.clone()).is_err()
+        {
+            tracing::debug!(task = %self.wish.task, "the scheduler's proof is of no use here");
+            return;
+        }
+        let proven = self.attempt.proven(&PieceSet::of_range(0..1));
+        for parent in parents {
+            self.plan(Event::Holds(parent, proven.clone()));
         }
     }
 

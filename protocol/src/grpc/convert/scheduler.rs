@@ -1,17 +1,18 @@
 //! Pure: the messages of a scheduler session.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use super::{
     Malformed, host_message, origin_message, proto, read_host, read_id, read_label, read_origin,
     read_pieces, read_task, read_total, task_bytes, welcome,
 };
 use crate::{
+    batch::SignedBatch,
     content::{AttemptId, TaskId},
     grpc::PROTOCOL_VERSION,
     scheduler::{
-        CANDIDATES_MAX, Candidate, Down, Failure, Hello, Outcome, ParentFailure, SIBLINGS_MAX,
-        TASKS_PER_MESSAGE_MAX, Up,
+        CANDIDATES_MAX, Candidate, Down, Failure, Hello, Outcome, ParentFailure, Proof,
+        SIBLINGS_MAX, TASKS_PER_MESSAGE_MAX, Up,
     },
 };
 use proto::{host_message::Kind as HostKind, scheduler_message::Kind as SchedulerKind};
@@ -83,6 +84,7 @@ pub(in crate::grpc) fn up_message(up: Up) -> proto::HostMessage {
             parent: parent.to_string(),
             reason: parent_failure(reason).into(),
         }),
+        Up::Proves(proof) => HostKind::Proves(proof_message(&proof)),
         Up::Finished { task, outcome } => HostKind::Finished(finished(task, outcome)),
         Up::Load { uploads } => HostKind::Load(proto::Load { uploads }),
     })
@@ -111,6 +113,7 @@ pub(in crate::grpc) fn read_up(message: proto::HostMessage) -> Result<Up, Malfor
             parent: read_id(&told.parent)?,
             reason: read_parent_failure(told.reason)?,
         }),
+        Some(HostKind::Proves(told)) => Ok(Up::Proves(Arc::new(read_proof(told)?))),
         Some(HostKind::Finished(told)) => Ok(Up::Finished {
             task: read_task(&told.task)?,
             outcome: read_outcome(&told)?,
@@ -130,11 +133,13 @@ pub(in crate::grpc) fn down_message(down: Down) -> proto::SchedulerMessage {
             parents,
             siblings,
             fetcher,
+            proof,
         } => SchedulerKind::Parents(proto::Parents {
             task: task_bytes(task),
             parents: candidates_message(&parents),
             fetcher: fetcher.map(|id| id.to_string()),
             siblings: candidates_message(&siblings),
+            proof: proof.as_deref().map(proof_message),
         }),
         Down::Wait { task, patience } => SchedulerKind::Wait(proto::Wait {
             task: task_bytes(task),
@@ -223,7 +228,22 @@ fn read_parents(told: proto::Parents) -> Result<Down, Malformed> {
         parents: read_candidates(told.parents, CANDIDATES_MAX)?,
         siblings: read_candidates(told.siblings, SIBLINGS_MAX)?,
         fetcher: told.fetcher.as_deref().map(read_id).transpose()?,
+        proof: told.proof.map(read_proof).transpose()?.map(Arc::new),
     })
+}
+
+fn proof_message(proof: &Proof) -> proto::Proof {
+    proto::Proof {
+        batch: proof.batch.to_bytes(),
+        media_type: proof.media_type.clone(),
+    }
+}
+
+fn read_proof(told: proto::Proof) -> Result<Proof, Malformed> {
+    let batch =
+        SignedBatch::from_bytes(&told.batch).map_err(|_| Malformed("a batch is malformed"))?;
+    Proof::new(batch, read_label(told.media_type)?)
+        .ok_or(Malformed("a proof is not of a content of one piece"))
 }
 
 fn candidates_message(candidates: &[Candidate]) -> Vec<proto::Host> {

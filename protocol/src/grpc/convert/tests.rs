@@ -61,6 +61,7 @@ fn downs() -> Vec<Vec<u8>> {
             siblings: parents.clone(),
             parents,
             fetcher: Some("seed-1".parse().unwrap()),
+            proof: None,
         },
         Down::Wait {
             task: TASK,
@@ -193,6 +194,7 @@ fn what_is_past_its_bound_is_refused() {
             parents,
             siblings,
             fetcher: None,
+            proof: None,
         };
         refuses(
             read_down(down_message(crowd)),

@@ -1,6 +1,6 @@
 //! Siblings, bans, the view's seeds, and what a new fetcher is told of those who hold something.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use super::*;
 
@@ -139,4 +139,55 @@ fn a_seed_of_the_view_that_is_away_is_waited_for_and_then_passed_over() {
         &format!("{cold}; after 7000"),
     );
     assert!(told.contains(&format!("{second}<warm")), "{told}");
+}
+
+/// The whole word of `s` on a content of one piece.
+fn proof() -> Arc<Proof> {
+    let batch = protocol::PieceBatch {
+        task: task(),
+        attempt: AttemptId(1),
+        layout: protocol::Layout::for_size(Some(9)),
+        visibility: protocol::Visibility::Public,
+        digests: vec![(protocol::PieceIndex(0), [7; 32])],
+    };
+    let batch = protocol::SignedBatch {
+        batch,
+        certificate: Vec::new(),
+        signature: Vec::new(),
+    };
+    Arc::new(Proof::new(batch, None).unwrap())
+}
+
+#[test]
+fn what_proves_a_small_content_goes_with_parents_that_hold_it() {
+    let mut engine = Engine::new(limits(), Vec::new());
+    let now = epoch();
+    let proves = |id: &str| Event::Said(id.parse().unwrap(), Up::Proves(proof()));
+    let given = |engine: &mut Engine| {
+        let told = std::iter::from_fn(|| engine.poll_command()).last();
+        match told.map(|command| command.down) {
+            Some(Down::Parents { proof, .. }) => proof,
+            other => panic!("{other:?}"),
+        }
+    };
+    play(
+        &mut engine,
+        now,
+        "s seeds; s registers; x joins; a joins; a registers",
+    );
+    engine.handle(now, proves("x"));
+    engine.handle(now, event(&["b", "joins"]));
+    engine.handle(now, event(&["b", "registers"]));
+    assert_eq!(given(&mut engine), None, "x takes no part in the task");
+    engine.handle(now, proves("s"));
+    engine.handle(now, event(&["c", "joins"]));
+    engine.handle(now, event(&["c", "registers"]));
+    assert_eq!(given(&mut engine), None, "the seed does not hold it yet");
+    play(
+        &mut engine,
+        now,
+        "a leaves; b leaves; c leaves; s completes; d joins",
+    );
+    engine.handle(now, event(&["d", "registers"]));
+    assert_eq!(given(&mut engine), Some(proof()));
 }
