@@ -120,7 +120,8 @@ impl Roles {
             tasks.spawn(seed.run(closing.clone()));
         }
         let (swarm, hello, closing) = (self.swarm.clone(), self.hello.clone(), closing.clone());
-        tasks.spawn(async move { swarm.run(hello, closing).await });
+        let server = self.peer_server.clone();
+        tasks.spawn(async move { swarm.run(hello, server, closing).await });
     }
 }
 

@@ -25,7 +25,7 @@ use crate::{
     conductor::{self, Event, Interest, ReaderId},
     metrics::Metrics,
     open::{OpenError, OpenRequest, Wanted},
-    peer::{Hub, HubConfig, PieceClient},
+    peer::{Hub, HubConfig, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
     source::{Fingerprint, Upstreams},
@@ -129,11 +129,16 @@ impl Swarm {
         )
     }
 
-    /// Keeps the sessions with the schedulers until `shutdown`, then ends every download.
-    pub async fn run(&self, hello: Hello, shutdown: CancellationToken) {
+    /// Keeps the sessions with the schedulers, who hear of the uploads of `server`, until
+    /// `shutdown`, then ends every download.
+    pub async fn run(&self, hello: Hello, server: PeerServer, shutdown: CancellationToken) {
         let sessions = self.inner.surroundings.sessions.clone();
         let sessions = sessions.run(hello, Arc::new(self.clone()), shutdown.clone());
-        tokio::join!(sessions, shutdown.run_until_cancelled(self.keep_up()));
+        tokio::join!(
+            sessions,
+            shutdown.run_until_cancelled(self.keep_up()),
+            shutdown.run_until_cancelled(self.tell_load(server)),
+        );
         self.store().stop();
         self.inner.shutdown.cancel();
         self.inner.tracker.close();

@@ -3,6 +3,7 @@
 
 mod exchange;
 mod faults;
+mod load;
 mod requests;
 mod streams;
 

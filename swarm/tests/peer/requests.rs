@@ -13,11 +13,11 @@ use tokio_util::sync::CancellationToken;
 use super::{ATTEMPT, Stored, TestShelf, metrics};
 
 /// The child's end of a connection, and what serves the other.
-struct Connection {
-    child: DuplexStream,
-    serving: JoinSet<()>,
+pub(super) struct Connection {
+    pub(super) child: DuplexStream,
+    pub(super) serving: JoinSet<()>,
     shutdown: CancellationToken,
-    server: PeerServer,
+    pub(super) server: PeerServer,
 }
 
 fn connect(shelf: TestShelf) -> Connection {
@@ -106,7 +106,7 @@ async fn an_answer_under_way_is_finished_at_shutdown() {
 }
 
 /// A connection on which a run of four pieces was asked for, and the bytes of that run.
-async fn asked_for_a_run() -> (Connection, Vec<u8>) {
+pub(super) async fn asked_for_a_run() -> (Connection, Vec<u8>) {
     let stored = Stored::new(1 << 20);
     let shelf = TestShelf::default();
     shelf.put(stored.task, stored.progress.clone());
