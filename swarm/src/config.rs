@@ -34,7 +34,7 @@ pub struct RawConfig {
     /// Bytes of the file system that are left free, whatever the quota says.
     pub min_free: ByteSize,
 
-    /// Requests for pieces served at once.
+    /// Requests for pieces served at once, some of them kept for children and small contents.
     pub upload_slots: u32,
 
     /// A parent that brings no piece for this long is left.

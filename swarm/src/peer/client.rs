@@ -22,7 +22,7 @@ use super::{
     assembly::Assembly,
     dial::Dialer,
     metrics::{Fetch, PeerMetrics},
-    request::PieceRequest,
+    request::{Asker, PieceRequest},
 };
 
 /// Whole pieces that wait for the reader of a [`PieceStream`]; the parent waits beyond them.
@@ -56,6 +56,8 @@ pub struct PieceRun {
     pub attempt: AttemptId,
     pub layout: Layout,
     pub pieces: Range<u32>,
+    /// What this host is to the one that it asks, by which its slots are given out.
+    pub asker: Asker,
 }
 
 /// The pieces of one run as they arrive, in order.
@@ -322,12 +324,13 @@ fn request(parent: &Host, run: &PieceRun) -> Result<(Request<Empty<Bytes>>, u64)
         task: run.task,
         attempt: run.attempt,
         pieces: run.pieces.clone(),
+        asker: run.asker,
     };
     let bytes = asked.bytes(&run.layout).ok_or(NOT_A_RUN)?;
     let uri = Uri::builder()
         .scheme("https")
         .authority(parent.to_string())
-        .path_and_query(asked.path())
+        .path_and_query(asked.path_and_query())
         .build()
         .map_err(|_| PieceError::Unreachable(format!("{parent} cannot be dialled")))?;
     let request = Request::get(uri)

@@ -4,6 +4,7 @@
 //! Nothing is verified here: the task's driver checks each piece against a signed digest before
 //! it is stored, served or forwarded.
 
+mod admission;
 mod assembly;
 mod client;
 mod dial;
@@ -12,10 +13,12 @@ mod hub;
 mod metrics;
 mod request;
 mod server;
+mod slots;
 mod subscribers;
 mod upload;
 
 pub use client::{PieceClient, PieceClientConfig, PieceError, PieceRun, PieceStream};
 pub use hub::{Hub, HubConfig};
 pub use metrics::PeerMetrics;
+pub use request::Asker;
 pub use server::{PeerServer, PeerServerConfig};

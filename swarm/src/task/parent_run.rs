@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Message;
 use crate::{
-    peer::{PieceClient, PieceRun},
+    peer::{Asker, PieceClient, PieceRun},
     store::{StoreError, StoredTask},
 };
 
@@ -52,6 +52,7 @@ impl ParentRun {
             attempt: self.attempt,
             layout: self.layout,
             pieces: self.pieces.clone(),
+            asker: Asker::Child,
         };
         let mut stream = client.fetch(&self.parent, run);
         for (piece, digest) in self.pieces.clone().map(PieceIndex).zip(self.digests) {

@@ -22,7 +22,9 @@ use protocol::{
     PieceSet, Role, SignedBatch, TaskId, Visibility, identity::Authority,
 };
 use swarm::{
-    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun},
+    peer::{
+        Asker, PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun,
+    },
     store::{Config, Store},
     task::{Progress, Shared, Shelf, Stage},
 };
@@ -150,6 +152,7 @@ impl Stored {
             attempt: ATTEMPT,
             layout: self.layout,
             pieces,
+            asker: Asker::Child,
         }
     }
 }
@@ -292,4 +295,16 @@ pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting)
         .await
         .expect("it holds in time");
+}
+
+/// What the counter whose name ends with `name` has under `label`.
+pub(crate) fn counted(registry: &Registry, name: &str, label: &str) -> u64 {
+    let families = registry.gather();
+    let named = families.iter().find(|family| family.name().ends_with(name));
+    let labelled = |metric: &&prometheus::proto::Metric| {
+        let mut labels = metric.get_label().iter();
+        labels.any(|pair| pair.value() == label)
+    };
+    let metric = named.and_then(|family| family.get_metric().iter().find(labelled));
+    metric.map_or(0, |metric| metric.get_counter().get_value() as u64)
 }
