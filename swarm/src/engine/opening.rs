@@ -4,7 +4,7 @@
 use protocol::{Origin, TaskId, Visibility};
 use tokio::sync::watch;
 
-use super::{Entry, Swarm};
+use super::{Entry, Swarm, Wanting};
 use crate::{
     conductor::{Event, Interest},
     direct,
@@ -36,7 +36,7 @@ impl Swarm {
             if let Some(opened) = self.open_stored(&request).await? {
                 return Ok(opened);
             }
-            let (active, entry) = self.join_or_start(&request)?;
+            let (active, entry) = self.join_or_start(&request, Wanting::Reader)?;
             let range = request.wanted.resolve(u64::MAX).unwrap_or(0..0);
             let interest = self.interest(&active.inbox, &request, range).await;
             let mut progress = active.progress;
@@ -68,7 +68,8 @@ impl Swarm {
         Err(last)
     }
 
-    /// Has the whole of a task, for nobody in particular.
+    /// Has the whole of a task, for nobody in particular: at the rate of prefetch until somebody
+    /// comes to wait for it.
     pub async fn warm(&self, task: TaskId, origin: Origin) -> Result<(), OpenError> {
         let (wanted, proof) = (Wanted::Whole, ReadProof::Unchecked);
         let request = OpenRequest {
@@ -81,7 +82,7 @@ impl Swarm {
         if self.open_stored(&request).await?.is_some() {
             return Ok(());
         }
-        let (active, _) = self.join_or_start(&request)?;
+        let (active, _) = self.join_or_start(&request, Wanting::Order)?;
         let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
         let _ = active.inbox.send(Message::Plan(joined)).await;
         let mut progress = active.progress;

@@ -19,9 +19,11 @@ impl Shelf for Swarm {
                 .tasks
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            tasks
-                .get(&task)
-                .map(|flight| flight.active.progress.clone())
+            tasks.get(&task).map(|flight| {
+                // Another host waits for it.
+                flight.demand.raise();
+                flight.active.progress.clone()
+            })
         };
         let progress = match active {
             Some(progress) => progress,

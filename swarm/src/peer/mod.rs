@@ -8,6 +8,7 @@ mod admission;
 mod assembly;
 mod client;
 mod dial;
+mod exchange;
 mod feed;
 mod hub;
 mod metrics;

@@ -32,7 +32,10 @@ use super::{
     subscribers,
     upload::{self, Answering, Held, UploadBody},
 };
-use crate::task::{Shared, Shelf};
+use crate::{
+    bandwidth::Throttle,
+    task::{Shared, Shelf},
+};
 
 /// Bytes that hyper buffers of a connection, and so the longest request head. A body of which more
 /// than this is unsent is not read on.
@@ -56,6 +59,8 @@ pub struct PeerServerConfig {
     pub idle_timeout: Duration,
     /// Availability streams of children.
     pub streams_max: usize,
+    /// What all bodies together keep to.
+    pub throttle: Throttle,
 }
 
 #[derive(Debug)]
@@ -187,6 +192,7 @@ impl Default for PeerServerConfig {
             reads_at_once: 8,
             idle_timeout: Duration::from_secs(60),
             streams_max: 4096,
+            throttle: Throttle::default(),
         }
     }
 }
@@ -225,6 +231,7 @@ impl Connection {
             metrics: server.metrics.clone(),
             pulse: Arc::clone(&self.pulse),
             reads: Arc::clone(&server.reads),
+            throttle: server.config.throttle.clone(),
         };
         let length = held.bytes.end - held.bytes.start;
         let body = upload::body(held, answering).await.map_err(|error| {

@@ -18,6 +18,7 @@ use super::{
     slots::Slot,
 };
 use crate::{
+    bandwidth::Throttle,
     store::StoredTask,
     task::{Progress, Stage},
 };
@@ -41,6 +42,7 @@ pub(super) struct Answering {
     pub(super) metrics: PeerMetrics,
     pub(super) pulse: Arc<Notify>,
     pub(super) reads: Arc<Semaphore>,
+    pub(super) throttle: Throttle,
     pub(super) _slot: Slot,
 }
 
@@ -131,6 +133,9 @@ pub(super) async fn body(mut held: Held, answering: Answering) -> io::Result<Upl
             Some(chunk) => Some(chunk),
             None => answering.read(&mut held).await?,
         };
+        if let Some(bytes) = &chunk {
+            answering.throttle.take(bytes.len() as u64).await;
+        }
         Ok(chunk.map(|chunk| (Frame::data(chunk), (None, held, answering))))
     });
     Ok(StreamBody::new(chunks).boxed_unsync())

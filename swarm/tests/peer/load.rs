@@ -3,12 +3,11 @@
 use std::{sync::Arc, time::Duration};
 
 use protocol::{
-    Host, Scheduler, Up,
-    availability::{Availability, Subscription},
+    Scheduler, Up,
     scheduler::{Hello, SESSION_QUEUE, Session, SessionError},
 };
 use swarm::{
-    Parts, Swarm, conductor,
+    bandwidth::Throttle,
     session::SchedulerAt,
     source::{self, SourceMetrics, Upstreams},
 };
@@ -19,7 +18,8 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Stored, authority, client, identity, requests::asked_for_a_run};
+use super::{Stored, metrics, requests::asked_for_a_run};
+use crate::host::swarm;
 
 const A_FEW_SECONDS: Duration = Duration::from_secs(5);
 
@@ -37,41 +37,6 @@ impl Scheduler for Listening {
     }
 }
 
-/// Nobody is followed here.
-#[derive(Debug)]
-struct NobodyThere;
-
-#[async_trait::async_trait]
-impl Availability for NobodyThere {
-    async fn open(&self, _: &Host) -> Result<Subscription, SessionError> {
-        Err(SessionError::Unreachable("nobody is there".to_owned()))
-    }
-}
-
-fn swarm(stored: &Stored, sessions: mpsc::Receiver<Session>) -> Swarm {
-    let authority = authority();
-    let (pieces, registry) = client(&authority);
-    let metrics = SourceMetrics::register(&registry).expect("a fresh registry");
-    let scheduler = Listening {
-        sessions: Mutex::new(sessions),
-    };
-    let (swarm, _) = Swarm::new(Parts {
-        store: stored.store.clone(),
-        upstreams: Upstreams::new(source::Config::default(), metrics).expect("TLS for a client"),
-        identity: identity(&authority, "host"),
-        schedulers: vec![SchedulerAt {
-            id: "scheduler".parse().expect("a host id"),
-            scheduler: Arc::new(scheduler),
-        }],
-        availability: Arc::new(NobodyThere),
-        pieces,
-        seeds: Vec::new(),
-        limits: conductor::Limits::default(),
-        metrics: swarm::metrics::Metrics::register(&registry).expect("a fresh registry"),
-    });
-    swarm
-}
-
 #[tokio::test(start_paused = true)]
 async fn a_scheduler_hears_of_the_uploads_every_few_seconds() {
     let stored = Stored::new(1);
@@ -80,7 +45,20 @@ async fn a_scheduler_hears_of_the_uploads_every_few_seconds() {
         .await
         .unwrap();
     let (offer, sessions) = mpsc::channel(1);
-    let swarm = swarm(&stored, sessions);
+    let scheduler = SchedulerAt {
+        id: "scheduler".parse().unwrap(),
+        scheduler: Arc::new(Listening {
+            sessions: Mutex::new(sessions),
+        }),
+    };
+    let source_metrics = SourceMetrics::register(&metrics().1).unwrap();
+    let upstreams = Upstreams::new(source::Config::default(), source_metrics).unwrap();
+    let swarm = swarm(
+        &stored.store,
+        upstreams,
+        vec![scheduler],
+        Throttle::default(),
+    );
     let hello = Hello {
         host: "host@127.0.0.1:1".parse().unwrap(),
         is_seed: false,

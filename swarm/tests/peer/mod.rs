@@ -6,6 +6,7 @@ mod faults;
 mod load;
 mod requests;
 mod streams;
+pub(crate) mod throttled;
 
 use std::{
     collections::HashMap,

@@ -21,7 +21,7 @@ pub(super) struct Connection {
     pub(super) server: PeerServer,
 }
 
-fn server(shelf: TestShelf, config: PeerServerConfig) -> (PeerServer, Registry) {
+pub(super) fn server(shelf: TestShelf, config: PeerServerConfig) -> (PeerServer, Registry) {
     let (metrics, registry) = metrics();
     (PeerServer::new(Arc::new(shelf), config, metrics), registry)
 }
