@@ -15,8 +15,10 @@ use proxy::Proxy;
 use scheduler::{SchedulerDriver, SchedulerService};
 use seed::Seed;
 use swarm::{
-    Parts, Swarm, conductor,
-    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient},
+    Parts, Swarm,
+    bandwidth::{BandwidthMetrics, Throttle, Throttles},
+    conductor,
+    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
     source::{SourceMetrics, Upstreams},
     store::{self, Store},
@@ -60,20 +62,23 @@ impl Roles {
             SourceMetrics::register(registry)?,
         )?;
         let peer_metrics = PeerMetrics::new(registry)?;
-        let piece_client = PieceClient::new(&identity, Default::default(), peer_metrics.clone())?;
-        let limits = conductor::Limits {
-            piece_timeout: config.swarm.piece_timeout,
-            ..conductor::Limits::default()
+        let bandwidth = BandwidthMetrics::register(registry)?;
+        let throttles = Throttles::new(config.swarm.rates, &bandwidth);
+        let bounds = PieceClientConfig {
+            throttle: throttles.fetch,
+            ..PieceClientConfig::default()
         };
+        let piece_client = PieceClient::new(&identity, bounds, peer_metrics.clone())?;
         let (swarm, orders) = Swarm::new(Parts {
             store: open_store(&config).await?,
-            upstreams: upstreams.clone(),
+            upstreams: upstreams.throttled(throttles.source),
             schedulers: schedulers(&config, &identity, scheduler.as_ref()),
             availability: Arc::new(AvailabilityClient::new(identity.clone())),
             identity: identity.clone(),
             pieces: piece_client,
             seeds: config.swarm.seeds.clone(),
-            limits,
+            limits: limits(&config),
+            prefetch: throttles.prefetch,
             metrics: swarm::metrics::Metrics::register(registry)?,
         });
         let is_seed = config.roles.contains(Role::Seed);
@@ -95,7 +100,7 @@ impl Roles {
             idc: config.swarm.idc.clone(),
             location: config.swarm.location.clone(),
         };
-        let peer_server = peer_server(&config, &swarm, peer_metrics);
+        let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
             true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
             false => None,
@@ -121,13 +126,27 @@ impl Roles {
             tasks.spawn(seed.run(closing.clone()));
         }
         let (swarm, hello, closing) = (self.swarm.clone(), self.hello.clone(), closing.clone());
-        tasks.spawn(async move { swarm.run(hello, closing).await });
+        let server = self.peer_server.clone();
+        tasks.spawn(async move { swarm.run(hello, server, closing).await });
     }
 }
 
-fn peer_server(config: &Config, swarm: &Swarm, metrics: PeerMetrics) -> PeerServer {
+fn limits(config: &Config) -> conductor::Limits {
+    conductor::Limits {
+        piece_timeout: config.swarm.piece_timeout,
+        ..conductor::Limits::default()
+    }
+}
+
+fn peer_server(
+    config: &Config,
+    swarm: &Swarm,
+    throttle: Throttle,
+    metrics: PeerMetrics,
+) -> PeerServer {
     let bounds = PeerServerConfig {
         upload_slots: config.swarm.upload_slots,
+        throttle,
         ..PeerServerConfig::default()
     };
     PeerServer::new(Arc::new(swarm.clone()), bounds, metrics)

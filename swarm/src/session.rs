@@ -83,6 +83,16 @@ impl Sessions {
         self.link_of(task).map(|link| &link.at.id)
     }
 
+    /// Tells every open session how many uploads this host serves. One whose queue is full is
+    /// passed over: by the time it could take the message, the number would be an old one.
+    pub(crate) fn tell_load(&self, uploads: u32) {
+        for link in self.links.iter() {
+            if let Some(sender) = link.open.borrow().as_ref() {
+                let _ = sender.try_send(Up::Load { uploads });
+            }
+        }
+    }
+
     /// How many sessions are open, of how many.
     pub(crate) fn count(&self) -> (usize, usize) {
         let open = self

@@ -50,6 +50,18 @@ fn every_problem_is_told_at_once() {
 }
 
 #[test]
+fn a_rate_that_is_none_or_too_slow_is_told() {
+    check(
+        "[swarm]\nserve_rate = \"fast\"\nfetch_rate = \"64kbit/s\"\nsource_rate = \"0MB/s\"\nprefetch_rate = \"10MiB/s\"\n",
+        &[
+            "line 2: swarm.serve_rate: `fast` is no rate; a rate is written as in \"50MB/s\", \"200Mbit/s\" or \"unlimited\"",
+            "line 3: swarm.fetch_rate: must be at least 1Mbit/s, or pieces take longer than anybody waits",
+            "line 4: swarm.source_rate: nothing could move at a rate of 0; write \"unlimited\" for no limit",
+        ],
+    );
+}
+
+#[test]
 fn a_role_that_is_not_built_is_refused_by_name() {
     check(
         "roles = [\"manager\", \"proxy\", \"cook\"]",

@@ -4,7 +4,7 @@
 use protocol::{Origin, TaskId, Visibility};
 use tokio::sync::watch;
 
-use super::{Entry, Swarm};
+use super::{Entry, Swarm, Wanting};
 use crate::{
     conductor::{Event, Interest},
     direct,
@@ -36,7 +36,7 @@ impl Swarm {
             if let Some(opened) = self.open_stored(&request).await? {
                 return Ok(opened);
             }
-            let (active, entry) = self.join_or_start(&request)?;
+            let (active, entry) = self.join_or_start(&request, Wanting::Reader)?;
             let range = request.wanted.resolve(u64::MAX).unwrap_or(0..0);
             let interest = self.interest(&active.inbox, &request, range).await;
             let mut progress = active.progress;
@@ -88,7 +88,8 @@ impl Swarm {
         Err(last)
     }
 
-    /// Has the whole of a task, for nobody in particular.
+    /// Has the whole of a task, for nobody in particular: at the rate of prefetch until somebody
+    /// comes to wait for it.
     pub async fn warm(&self, task: TaskId, origin: Origin) -> Result<(), OpenError> {
         if self
             .open_stored(&for_others(task, origin.clone()))
@@ -97,7 +98,10 @@ impl Swarm {
         {
             return Ok(());
         }
-        let mut progress = self.begin_for_others(task, origin).await?.progress;
+        let mut progress = self
+            .begin_for_others(task, origin, Wanting::Order)
+            .await?
+            .progress;
         let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
         let failure = failure_of(&progress.borrow());
         match failure {
@@ -114,8 +118,9 @@ impl Swarm {
         &self,
         task: TaskId,
         origin: Origin,
+        wanting: Wanting,
     ) -> Result<ActiveTask, OpenError> {
-        let (active, _) = self.join_or_start(&for_others(task, origin))?;
+        let (active, _) = self.join_or_start(&for_others(task, origin), wanting)?;
         let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
         // A driver that is gone has said its last word.
         let _ = active.inbox.send(Message::Plan(joined)).await;

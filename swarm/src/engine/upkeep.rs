@@ -1,15 +1,21 @@
 //! What the store needs beside its readers: one scan after the start, a scrub while nothing else
-//! is to be done, and word to the schedulers of what is held no more.
+//! is to be done, and word to the schedulers of what is held no more. And word to them of how busy
+//! this host is, by which they also know that it lives.
 
 use std::{sync::PoisonError, time::Duration};
 
 use protocol::Up;
+use tokio::time::MissedTickBehavior;
 
 use super::Swarm;
-use crate::store::ScrubStep;
+use crate::{peer::PeerServer, store::ScrubStep};
 
 /// How often the schedulers hear of removals, and the scrub looks whether the node is idle.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the schedulers hear how busy this host is; far below the silence after which one of
+/// them takes a host for dead.
+const LOAD_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Pieces verified in one idle interval: 16 MiB to 256 MiB.
 const SCRUB_PIECES: usize = 64;
@@ -33,6 +39,17 @@ impl Swarm {
             if is_idle {
                 self.scrub().await;
             }
+        }
+    }
+
+    /// Runs until it is dropped. Apart from the rest, since a scan may take long.
+    pub(super) async fn tell_load(&self, server: PeerServer) {
+        let mut ticks = tokio::time::interval(LOAD_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            ticks.tick().await;
+            let sessions = &self.inner.surroundings.sessions;
+            sessions.tell_load(server.uploads());
         }
     }
 
