@@ -166,13 +166,13 @@ impl Home {
     }
 }
 
-/// The binary that cargo has put beside the tests.
+/// The binary that cargo has put beside this one, or above `deps/` where tests lie.
 fn built() -> Result<PathBuf> {
-    let test = std::env::current_exe()?;
-    let directory = test
-        .parent()
-        .and_then(Path::parent)
-        .context("a test lies in deps/")?;
+    let own = std::env::current_exe()?;
+    let mut directory = own.parent().context("a program lies in a directory")?;
+    if directory.ends_with("deps") {
+        directory = directory.parent().context("deps/ lies in a directory")?;
+    }
     let binary = directory.join("darter");
     anyhow::ensure!(
         binary.exists(),
