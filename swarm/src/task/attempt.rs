@@ -15,6 +15,7 @@ use tokio::sync::watch;
 
 use super::{
     Progress, SharedBatch, TaskFailure,
+    proofs::valid_batches,
     source_run::{Answer, Place},
 };
 use crate::{
@@ -205,8 +206,19 @@ impl Attempt {
     }
 
     /// The digest of the whole holds: nobody else need confirm what the store had.
+    ///
+    /// What this host fetched piece by piece is signed once more, all together, so that whoever
+    /// comes later checks one signature and not one for each piece.
     pub(crate) fn confirm(&mut self) {
         self.is_unconfirmed = false;
+        let digest_of = |piece: PieceIndex| self.digests.get(piece.0 as usize).copied().flatten();
+        let fetched = self.from_source.iter();
+        let all: Vec<_> = fetched
+            .filter_map(|piece| digest_of(piece).map(|digest| (piece, digest)))
+            .collect();
+        if all.len().div_ceil(BATCH_PIECES_MAX) < self.batches.len() {
+            self.unsigned = all;
+        }
     }
 
     pub(crate) fn wrote(&mut self, offset: u64) {
@@ -375,20 +387,4 @@ impl Attempt {
 fn forget(store: &Store, task: TaskId) -> Result<(), StoreError> {
     store.remove(task);
     Ok(())
-}
-
-/// The batches of the log that still hold, and speak of this very attempt.
-pub(crate) fn valid_batches(
-    file: &StoredTask,
-    content: &Content,
-    identity: &Identity,
-) -> Vec<SharedBatch> {
-    let now = super::driver::wall_clock();
-    let kept = file.batches().unwrap_or_default();
-    let decoded = kept
-        .into_iter()
-        .filter_map(|bytes| SignedBatch::from_bytes(&bytes).ok());
-    let same = decoded.filter(|signed| signed.batch.attempt == content.attempt);
-    let valid = same.filter(|signed| signed.verify(identity, Some(identity.id()), now).is_ok());
-    valid.map(Arc::new).collect()
 }

@@ -8,6 +8,7 @@ mod hashing;
 mod parent_run;
 mod parent_tells;
 pub mod progress;
+pub(crate) mod proofs;
 mod report;
 mod source_run;
 
