@@ -1,6 +1,5 @@
 //! Real clients and registries against the real binary, one module per theme.
 
-mod cluster;
 mod conformance;
 mod direct;
 mod faults;

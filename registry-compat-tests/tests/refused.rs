@@ -13,6 +13,7 @@ use protocol::{
 };
 use registry_compat_tests::{
     can_run,
+    cluster::{CLUSTER, Cluster, Member, Papers},
     darter::{Darter, Home},
     process::wait_until,
     registry::Registry,
@@ -20,7 +21,6 @@ use registry_compat_tests::{
 use rustls::{ClientConfig, ClientConnection, RootCertStore, pki_types::pem::PemObject as _};
 
 use crate::{
-    cluster::{CLUSTER, Cluster, Member, Papers},
     pull::digest_through,
     stage::{Golden, golden},
     two_hosts::{FLOW_LIMIT, path},

@@ -15,11 +15,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use protocol::Role;
 use registry_compat_tests::{
-    can_run, image::Blob, process::wait_until, registry::Registry, relay::Relay,
+    can_run,
+    cluster::{Cluster, EVERYTHING, Member},
+    image::Blob,
+    process::wait_until,
+    registry::Registry,
+    relay::Relay,
 };
 
 use crate::{
-    cluster::{Cluster, EVERYTHING, Member},
     pull::{digest_through, digest_while, joined},
     stage::{Golden, golden},
 };

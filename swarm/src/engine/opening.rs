@@ -9,7 +9,7 @@ use crate::{
     conductor::{Event, Interest},
     direct,
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
-    reader::{InterestGuard, Reader, Reading},
+    reader::{Buffer, InterestGuard, Reader, Reading},
     source::SourceError,
     task::{ActiveTask, Message, Progress, Stage, TaskFailure, driver::NOBODY},
 };
@@ -200,6 +200,7 @@ impl Swarm {
             end: range.end,
             held_before,
             how,
+            buffer: Buffer::default(),
         };
         let reader = Reader::new(reading);
         Ok(Opened {

@@ -81,6 +81,10 @@ impl Swarm {
 
     async fn stored(&self, task: TaskId) -> Option<Arc<StoredTask>> {
         let store = self.inner.surroundings.store.clone();
+        // What is open is found in memory: another thread would take longer to wake than to find it.
+        if let Some(open) = store.lookup_open(task) {
+            return Some(open);
+        }
         tokio::task::spawn_blocking(move || store.lookup(task))
             .await
             .ok()

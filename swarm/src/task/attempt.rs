@@ -206,8 +206,19 @@ impl Attempt {
     }
 
     /// The digest of the whole holds: nobody else need confirm what the store had.
+    ///
+    /// What this host fetched piece by piece is signed once more, all together, so that whoever
+    /// comes later checks one signature and not one for each piece.
     pub(crate) fn confirm(&mut self) {
         self.is_unconfirmed = false;
+        let digest_of = |piece: PieceIndex| self.digests.get(piece.0 as usize).copied().flatten();
+        let fetched = self.from_source.iter();
+        let all: Vec<_> = fetched
+            .filter_map(|piece| digest_of(piece).map(|digest| (piece, digest)))
+            .collect();
+        if all.len().div_ceil(BATCH_PIECES_MAX) < self.batches.len() {
+            self.unsigned = all;
+        }
     }
 
     pub(crate) fn wrote(&mut self, offset: u64) {

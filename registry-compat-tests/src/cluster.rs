@@ -7,29 +7,29 @@ use std::{
     time::Duration,
 };
 
+use crate::{
+    darter::{Darter, Home},
+    process,
+};
 use anyhow::{Context as _, Result};
 use protocol::{
     Host, HostId, Role, Roles,
     identity::{Authority, IssuedPem},
 };
-use registry_compat_tests::{
-    darter::{Darter, Home},
-    process,
-};
 
 /// A running process of a cluster.
 #[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) darter: Darter,
-    _home: Home,
+pub struct Member {
+    pub darter: Darter,
+    pub home: Home,
 }
 
 /// The authority of a cluster, where its scheduler and its seed are, and its one registry.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) authority: Authority,
-    pub(crate) scheduler: Host,
-    pub(crate) seed: Host,
+pub struct Cluster {
+    pub authority: Authority,
+    pub scheduler: Host,
+    pub seed: Host,
     registry: SocketAddr,
     number: u8,
     members: AtomicU8,
@@ -37,13 +37,13 @@ pub(crate) struct Cluster {
 
 /// What a host shows to the others, and whom it believes.
 #[derive(Debug)]
-pub(crate) struct Papers {
-    pub(crate) ca: String,
-    pub(crate) issued: IssuedPem,
+pub struct Papers {
+    pub ca: String,
+    pub issued: IssuedPem,
 }
 
 /// The name that every cluster here has.
-pub(crate) const CLUSTER: &str = "pair";
+pub const CLUSTER: &str = "pair";
 
 /// How long a process may take to say what it must.
 const WORD_LIMIT: Duration = Duration::from_secs(20);
@@ -52,13 +52,16 @@ const WORD_LIMIT: Duration = Duration::from_secs(20);
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 
 /// The roles that one word names.
-pub(crate) const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
+pub const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
 
 // === impl Cluster ===
 
 impl Cluster {
     /// A cluster before `registry` whose scheduler and whose seed have these ids; nothing runs yet.
-    pub(crate) fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A name is no id, or the authority cannot be made.
+    pub fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
         let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
         let at = |id: &str, host, port| -> Result<Host> {
             Ok(Host {
@@ -77,7 +80,10 @@ impl Cluster {
     }
 
     /// Papers of this cluster's authority.
-    pub(crate) fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
+    ///
+    /// # Errors
+    /// The id is none.
+    pub fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
         let roles: Roles = roles.iter().copied().collect();
         let issued = self.authority.issue(&id.parse()?, roles)?;
         Ok(Papers {
@@ -87,7 +93,10 @@ impl Cluster {
     }
 
     /// Starts a host with papers of this cluster.
-    pub(crate) fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
+    ///
+    /// # Errors
+    /// It does not come up, or opens no session; the error has what it said.
+    pub fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
         let papers = self.papers(id, roles)?;
         let home = Home::new()?;
         let config = self.config(&home, id, roles, Some(&papers))?;
@@ -98,14 +107,20 @@ impl Cluster {
     }
 
     /// Starts a proxy with papers of its own making, or with none.
-    pub(crate) fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
         let home = Home::new()?;
         let config = self.config(&home, id, &[Role::Proxy], papers)?;
         Member::run(&config, home)
     }
 
     /// The configuration of a host `id`, with its papers written into `home`.
-    pub(crate) fn config(
+    ///
+    /// # Errors
+    /// Nothing can be written.
+    pub fn config(
         &self,
         home: &Home,
         id: &str,
@@ -157,17 +172,14 @@ impl Cluster {
 impl Member {
     fn run(config: &str, home: Home) -> Result<Self> {
         let darter = Darter::run(config, &home).with_context(|| config.to_owned())?;
-        Ok(Self {
-            darter,
-            _home: home,
-        })
+        Ok(Self { darter, home })
     }
 
     /// Waits until it has logged a line with `word` in it, and returns that line.
     ///
     /// # Errors
     /// It does not come; the error has what it said.
-    pub(crate) fn wait_for_word(&self, word: &str) -> Result<String> {
+    pub fn wait_for_word(&self, word: &str) -> Result<String> {
         let line = || {
             let log = self.darter.log().unwrap_or_default();
             log.lines()
