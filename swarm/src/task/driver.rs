@@ -21,7 +21,8 @@ use tokio::{
 
 use super::{
     Message, Progress, SourceReport, Stage, TASK_QUEUE, TaskFailure,
-    attempt::{Attempt, Begin},
+    attempt::Attempt,
+    begin::Begin,
     hashing::{Hashed, Hashing},
     report::{self, Report},
 };

@@ -3,6 +3,7 @@
 mod acting;
 mod asking;
 pub(crate) mod attempt;
+mod begin;
 pub(crate) mod driver;
 mod hashing;
 mod parent_run;
