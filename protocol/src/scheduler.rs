@@ -81,8 +81,9 @@ pub enum Up {
     Proves(Arc<Proof>),
     /// The host's download is over.
     Finished { task: TaskId, outcome: Outcome },
-    /// What the host is doing; sent every few seconds.
-    Load { uploads: u32 },
+    /// What the host is doing; sent every few seconds. `upload_rate` is the bytes per second that
+    /// it gave to other hosts since the last such message.
+    Load { uploads: u32, upload_rate: u64 },
 }
 
 /// From a scheduler to a host.

@@ -153,8 +153,12 @@ impl Engine {
     fn hear(&mut self, now: Instant, key: HostKey, up: Up) {
         if let Some(host) = self.hosts.get_mut(key) {
             host.heard(now);
-            if let Up::Load { uploads } = up {
-                host.loaded(uploads);
+            if let Up::Load {
+                uploads,
+                upload_rate,
+            } = up
+            {
+                host.loaded(uploads, upload_rate);
             }
         }
         match up {

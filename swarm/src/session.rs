@@ -83,12 +83,15 @@ impl Sessions {
         self.link_of(task).map(|link| &link.at.id)
     }
 
-    /// Tells every open session how many uploads this host serves. One whose queue is full is
-    /// passed over: by the time it could take the message, the number would be an old one.
-    pub(crate) fn tell_load(&self, uploads: u32) {
+    /// Tells every open session what this host gives to others. One whose queue is full is passed
+    /// over: by the time it could take the message, the numbers would be old.
+    pub(crate) fn tell_load(&self, uploads: u32, upload_rate: u64) {
         for link in self.links.iter() {
             if let Some(sender) = link.open.borrow().as_ref() {
-                let _ = sender.try_send(Up::Load { uploads });
+                let _ = sender.try_send(Up::Load {
+                    uploads,
+                    upload_rate,
+                });
             }
         }
     }

@@ -13,8 +13,21 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
         let mut under_test = remote_scheduler(&authority()).await;
         let mut session = under_test.scheduler.open(hello()).await.unwrap();
         let mut end = under_test.sessions.recv().await.unwrap();
-        session.up.send(Up::Load { uploads: 1 }).await.unwrap();
-        assert_eq!(end.up.recv().await, Some(Up::Load { uploads: 1 }));
+        session
+            .up
+            .send(Up::Load {
+                uploads: 1,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            end.up.recv().await,
+            Some(Up::Load {
+                uploads: 1,
+                upload_rate: 0
+            })
+        );
         let candidate = Candidate {
             host: "a@10.0.0.1:1".parse().unwrap(),
         };

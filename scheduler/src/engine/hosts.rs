@@ -52,6 +52,8 @@ pub(super) struct HostRecord {
     children: u32,
     /// Uploads it told of last.
     uploads: u32,
+    /// The best rate of all its uploads together that it has shown lately, in bytes per second.
+    rate: Option<u64>,
     served: u32,
     failed: u32,
     heard_at: Instant,
@@ -71,6 +73,9 @@ pub(super) enum RingSeed {
     /// It has no session, and not for long: it is waited for.
     Expected,
 }
+
+/// The share of the best rate that each message takes from it.
+const RATE_FADES_BY: u64 = 16;
 
 /// Outcomes that count for the success ratio; older ones fade by halves.
 const OUTCOMES_MAX: u32 = 256;
@@ -197,6 +202,7 @@ impl HostRecord {
             warming: BTreeSet::new(),
             children: 0,
             uploads: 0,
+            rate: None,
             served: 0,
             failed: 0,
             heard_at: now,
@@ -207,8 +213,17 @@ impl HostRecord {
         self.heard_at = now;
     }
 
-    pub(super) fn loaded(&mut self, uploads: u32) {
+    pub(super) fn loaded(&mut self, uploads: u32, upload_rate: u64) {
         self.uploads = uploads;
+        // What it can do shows only while it is asked for much: the best counts, and fades.
+        if upload_rate != 0 {
+            let faded = self.rate.map_or(0, |rate| rate - rate / RATE_FADES_BY);
+            self.rate = Some(faded.max(upload_rate));
+        }
+    }
+
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.rate
     }
 
     pub(super) fn state(&self, now: Instant, silence: Duration) -> HostState {

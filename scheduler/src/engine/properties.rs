@@ -94,6 +94,7 @@ fn said((who, which, what, argument): Step) -> Event {
         }
         _ => Up::Load {
             uploads: u32::from(argument % 4),
+            upload_rate: u64::from(argument) << 20,
         },
     };
     Event::Said(id, up)

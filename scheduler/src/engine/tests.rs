@@ -111,6 +111,7 @@ fn event(words: &[&str]) -> Event {
         }
         "loads" => Up::Load {
             uploads: argument.parse().unwrap(),
+            upload_rate: 0,
         },
         other => panic!("no verb {other}"),
     };

@@ -7,7 +7,7 @@ use std::{sync::PoisonError, time::Duration};
 use protocol::Up;
 use tokio::time::MissedTickBehavior;
 
-use super::Swarm;
+use super::{Swarm, clock};
 use crate::{peer::PeerServer, store::ScrubStep};
 
 /// How often the schedulers hear of removals, and the scrub looks whether the node is idle.
@@ -46,10 +46,18 @@ impl Swarm {
     pub(super) async fn tell_load(&self, server: PeerServer) {
         let mut ticks = tokio::time::interval(LOAD_INTERVAL);
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut sent_before, mut before) = (server.bytes_sent(), clock());
         loop {
             ticks.tick().await;
+            let (sent, now) = (server.bytes_sent(), clock());
+            let elapsed = now
+                .saturating_duration_since(before)
+                .as_secs_f64()
+                .max(0.001);
+            let upload_rate = (sent.saturating_sub(sent_before) as f64 / elapsed) as u64;
+            (sent_before, before) = (sent, now);
             let sessions = &self.inner.surroundings.sessions;
-            sessions.tell_load(server.uploads());
+            sessions.tell_load(server.uploads(), upload_rate);
         }
     }
 

@@ -162,6 +162,11 @@ impl PeerServer {
         self.inner.slots.in_use()
     }
 
+    /// Bytes of pieces given to other hosts since the start.
+    pub fn bytes_sent(&self) -> u64 {
+        self.inner.metrics.upload_bytes.get()
+    }
+
     /// Ends the availability streams and waits for them. Connections end by their own token.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();

@@ -159,7 +159,7 @@ impl Driver {
         tokio::select! {
             Some(message) = self.inbox.recv() => self.handle(message).await,
             Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => {}
-            () = sleep => self.conductor.handle_timeout(clock()),
+            () = sleep => self.time_passed(),
         }
         for _ in 0..TASK_QUEUE {
             let Ok(message) = self.inbox.try_recv() else {
@@ -170,6 +170,13 @@ impl Driver {
         let (attempt, total) = (self.attempt.id(), self.attempt.piece_count());
         self.report.tell(clock(), attempt, total).await;
         self.check_wanted();
+    }
+
+    fn time_passed(&mut self) {
+        if self.host.pieces.is_throttled() {
+            self.plan(Event::Throttled);
+        }
+        self.conductor.handle_timeout(clock());
     }
 
     async fn handle(&mut self, message: Message) {

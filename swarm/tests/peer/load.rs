@@ -75,7 +75,7 @@ async fn a_scheduler_hears_of_the_uploads_every_few_seconds() {
     offer.send(Session { up, down }).await.unwrap();
     let mut next_load = async || loop {
         let message = timeout(A_FEW_SECONDS, heard.recv()).await;
-        if let Some(Up::Load { uploads }) = message.expect("the host speaks in time") {
+        if let Some(Up::Load { uploads, .. }) = message.expect("the host speaks in time") {
             return uploads;
         }
     };

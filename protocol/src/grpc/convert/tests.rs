@@ -46,7 +46,10 @@ fn ups() -> Vec<Vec<u8>> {
             task: TASK,
             outcome: Outcome::Failed(Failure::NotFound),
         },
-        Up::Load { uploads: 4 },
+        Up::Load {
+            uploads: 4,
+            upload_rate: 9,
+        },
     ];
     ups.map(|up| up_message(up).encode_to_vec()).into()
 }
