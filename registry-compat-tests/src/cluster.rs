@@ -106,13 +106,18 @@ impl Cluster {
         Ok(member)
     }
 
-    /// Starts a proxy with papers of its own making, or with none.
+    /// Starts a host that may find no scheduler: with papers of its own making, or with none.
     ///
     /// # Errors
     /// It does not come up; the error has what it said.
-    pub fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+    pub fn start_stranger(
+        &self,
+        id: &str,
+        roles: &[Role],
+        papers: Option<&Papers>,
+    ) -> Result<Member> {
         let home = Home::new()?;
-        let config = self.config(&home, id, &[Role::Proxy], papers)?;
+        let config = self.config(&home, id, roles, papers)?;
         Member::run(&config, home)
     }
 
