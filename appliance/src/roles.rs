@@ -81,21 +81,14 @@ impl Roles {
             prefetch: throttles.prefetch,
             metrics: swarm::metrics::Metrics::register(registry)?,
         });
-        let is_seed = config.roles.contains(Role::Seed);
-        let seed = match is_seed {
-            true => Some(Seed::new(
-                swarm.clone(),
-                orders,
-                seed::Metrics::register(registry)?,
-            )),
-            false => None,
-        };
+        // Every host has what it is told to have; the role says who is asked to begin.
+        let seed = Seed::new(swarm.clone(), orders, seed::Metrics::register(registry)?);
         let hello = Hello {
             host: Host {
                 id: identity.id().clone(),
                 address: config.swarm.advertise,
             },
-            is_seed,
+            is_seed: config.roles.contains(Role::Seed),
             upload_slots: config.swarm.upload_slots,
             idc: config.swarm.idc.clone(),
             location: config.swarm.location.clone(),
@@ -112,7 +105,7 @@ impl Roles {
             proxy,
             scheduler,
             scheduler_driver,
-            seed,
+            seed: Some(seed),
             hello,
         })
     }

@@ -41,7 +41,7 @@ use crate::{
 /// Downloads under way at once; the next is refused.
 const TASKS_MAX: usize = 4096;
 
-/// Orders to warm a task that wait for the seed before a scheduler's next one is dropped.
+/// Orders to warm a task that wait before a scheduler's next one is dropped.
 const WARM_QUEUE: usize = 1024;
 
 /// The swarm on this host.
@@ -96,7 +96,7 @@ struct Flight {
 // === impl Swarm ===
 
 impl Swarm {
-    /// The swarm, and the orders that schedulers give to its seed.
+    /// The swarm, and the orders to warm a task that schedulers give to this host.
     pub fn new(parts: Parts) -> (Self, mpsc::Receiver<WarmOrder>) {
         let (warm, orders) = mpsc::channel(WARM_QUEUE);
         let tracker = TaskTracker::new();
