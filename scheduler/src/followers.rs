@@ -86,3 +86,69 @@ impl Follower {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use protocol::{
+        AttemptId, ContentKind, Digest, Origin, PieceSet, TaskId, Up,
+        operator::{PreheatOrder, Scope},
+        scheduler::Hello,
+    };
+
+    use super::*;
+    use crate::engine::{Event, Limits};
+
+    #[test]
+    fn a_follower_that_reads_late_misses_what_is_outdated_and_never_the_end() {
+        #[expect(clippy::disallowed_methods, reason = "any origin will do")]
+        let mut now = Instant::now();
+        let metrics = Metrics::new(&prometheus::Registry::new()).unwrap();
+        let mut engine = Engine::new(Limits::default(), Vec::new());
+        let mut followers = Followers::default();
+        let hello = Hello {
+            host: "s@127.0.0.1:1".parse().unwrap(),
+            is_seed: true,
+            upload_slots: 8,
+            idc: None,
+            location: None,
+        };
+        let (seed, task) = (hello.host.id.clone(), TaskId(Digest::sha256_of(b"it")));
+        let origin = Origin {
+            registry: "r.example".parse().unwrap(),
+            repository: "a".parse().unwrap(),
+            kind: ContentKind::Blob,
+        };
+        engine.handle(now, Event::Joined(hello));
+        let tasks = vec![(task, origin.clone())];
+        let scope = Scope::Seeds;
+        let number = engine.preheat(now, PreheatOrder { tasks, scope }).unwrap();
+        let mut followed = followers.add(number);
+        let mut said = |up, followers: &mut Followers| {
+            engine.handle(now, Event::Said(seed.clone(), up));
+            now += Duration::from_millis(200);
+            engine.handle_timeout(now);
+            followers.tell(&mut engine, &metrics);
+        };
+        said(Up::Register { task, origin }, &mut followers);
+        for piece in 0..9 {
+            let progress = Up::Progress {
+                task,
+                attempt: AttemptId(1),
+                total: Some(9),
+                new: PieceSet::of_range(piece..piece + 1),
+            };
+            said(progress, &mut followers);
+        }
+        said(Up::Held { tasks: vec![task] }, &mut followers);
+        let mut told = Vec::new();
+        while let Ok(progress) = followed.try_recv() {
+            told.push(progress.tasks[0].pieces);
+        }
+        assert_eq!(told, [0, 1, 2, 3]);
+        said(Up::Load { uploads: 0 }, &mut followers);
+        assert!(followed.try_recv().is_ok_and(|last| last.is_over()));
+        assert!(followed.is_closed() && followers.by_number.is_empty());
+    }
+}
