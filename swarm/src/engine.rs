@@ -17,7 +17,9 @@ use std::{
     time::Instant,
 };
 
-use protocol::{Host, Identity, Origin, TaskId, availability::Availability, scheduler::Hello};
+use protocol::{
+    Host, HostId, Identity, Origin, TaskId, availability::Availability, scheduler::Hello,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -151,6 +153,12 @@ impl Swarm {
     /// Open sessions with schedulers, of how many.
     pub fn sessions(&self) -> (usize, usize) {
         self.inner.surroundings.sessions.count()
+    }
+
+    /// The scheduler that decides about `task`; `None` while there is no session with any.
+    pub fn scheduler_of(&self, task: TaskId) -> Option<HostId> {
+        let sessions = &self.inner.surroundings.sessions;
+        sessions.responsible(task).cloned()
     }
 
     /// Downloads under way: pieces had, of how many where that is known.
