@@ -8,13 +8,16 @@ use protocol::Role;
 use registry_compat_tests::{
     can_run,
     cluster::{Cluster, Member},
-    image::{Blob, Image},
+    darter::{Darter, Home},
+    fault_registry::{FaultRegistry, Guard},
+    image::{Blob, Image, MANIFEST_TYPE},
     process::{self, Finished, wait_until},
     registry::Registry,
 };
 use serde_json::Value;
 
 use crate::{
+    herd::alone,
     pull::{digest_through, digest_while, joined},
     stage::{golden, workspace},
     two_hosts::{FLOW_LIMIT, Pair, path},
@@ -286,5 +289,32 @@ fn running(pair: &Pair, blob: &Blob) -> Result<()> {
     ensure!(status["sessions"] == sessions, "{status}");
     ensure!(status["downloads"][0]["task"] == *blob.digest, "{status}");
     ensure!(status["scheduler"].is_null(), "{status}");
+    Ok(())
+}
+
+#[test]
+fn a_private_image_is_not_preheated_and_the_reason_is_told() -> Result<()> {
+    if !can_run(&["setpriv"])? {
+        return Ok(());
+    }
+    let registry = FaultRegistry::start()?;
+    registry.put_manifest("latest", MANIFEST_TYPE, "{}");
+    registry.guard(Guard::Basic);
+    let home = Home::new()?;
+    let _node = Darter::run(&alone(&home, registry.address()), &home)?;
+    let refused = process::run(home.operate(&["preheat", IMAGE]), COMMAND_LIMIT)?;
+    ensure!(!refused.status.success(), "{}", refused.output);
+    let reason = "this version preheats public images only";
+    ensure!(refused.output.contains(reason), "{}", refused.output);
+    ensure!(
+        registry
+            .asked("/latest")
+            .iter()
+            .all(|asked| !asked.is_authorized)
+    );
+    registry.guard(Guard::Open);
+    let unread = process::run(home.operate(&["preheat", IMAGE]), COMMAND_LIMIT)?;
+    let reason = "neither an index nor a manifest";
+    ensure!(unread.output.contains(reason), "{}", unread.output);
     Ok(())
 }
