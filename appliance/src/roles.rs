@@ -7,8 +7,8 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 use anyhow::Context as _;
 use prometheus::Registry;
 use protocol::{
-    Host, HostId, Identity, Role, Scheduler,
-    grpc::{AvailabilityClient, SchedulerClient},
+    Host, HostId, Identity, Operator, Role, Scheduler,
+    grpc::{AvailabilityClient, OperatorClient, SchedulerClient},
     scheduler::Hello,
 };
 use proxy::Proxy;
@@ -25,7 +25,10 @@ use swarm::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::{Config, IdentitySource};
+use crate::{
+    config::{Config, IdentitySource},
+    operators::Operators,
+};
 
 /// The cluster of a host that has no certificate files.
 const OWN_CLUSTER: &str = "local";
@@ -37,6 +40,7 @@ pub(crate) struct Roles {
     pub(crate) peer_server: PeerServer,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) scheduler: Option<Arc<SchedulerService>>,
+    pub(crate) operators: Operators,
     scheduler_driver: Option<SchedulerDriver>,
     seed: Option<Seed>,
     hello: Hello,
@@ -81,25 +85,19 @@ impl Roles {
             prefetch: throttles.prefetch,
             metrics: swarm::metrics::Metrics::register(registry)?,
         });
-        let is_seed = config.roles.contains(Role::Seed);
-        let seed = match is_seed {
-            true => Some(Seed::new(
-                swarm.clone(),
-                orders,
-                seed::Metrics::register(registry)?,
-            )),
-            false => None,
-        };
+        // Every host has what it is told to have; the role says who is asked to begin.
+        let seed = Seed::new(swarm.clone(), orders, seed::Metrics::register(registry)?);
         let hello = Hello {
             host: Host {
                 id: identity.id().clone(),
                 address: config.swarm.advertise,
             },
-            is_seed,
+            is_seed: config.roles.contains(Role::Seed),
             upload_slots: config.swarm.upload_slots,
             idc: config.swarm.idc.clone(),
             location: config.swarm.location.clone(),
         };
+        let operators = operators(&config, &identity, scheduler.as_ref());
         let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
             true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
@@ -111,8 +109,9 @@ impl Roles {
             peer_server,
             proxy,
             scheduler,
+            operators,
             scheduler_driver,
-            seed,
+            seed: Some(seed),
             hello,
         })
     }
@@ -199,6 +198,29 @@ fn schedulers(
         },
     };
     named.iter().map(reach).collect()
+}
+
+/// The same schedulers, as they are asked by an operator.
+fn operators(
+    config: &Config,
+    identity: &Identity,
+    local: Option<&Arc<SchedulerService>>,
+) -> Operators {
+    if let Some(service) = local {
+        let operator: Arc<dyn Operator> = service.clone();
+        return Operators {
+            by_scheduler: [(identity.id().clone(), operator.clone())].into(),
+            local: Some(operator),
+        };
+    }
+    let remote = |host: &Host| {
+        let client = OperatorClient::new(identity.clone(), host.clone());
+        (host.id.clone(), Arc::new(client) as Arc<dyn Operator>)
+    };
+    Operators {
+        by_scheduler: config.swarm.schedulers.iter().map(remote).collect(),
+        local: None,
+    }
 }
 
 fn identity(config: &Config) -> anyhow::Result<Identity> {

@@ -109,7 +109,7 @@ pub enum Down {
         epoch: u64,
         holders: Vec<Candidate>,
     },
-    /// To a seed: begin to have this task.
+    /// Begin to have this task: to a seed where somebody wants it, to any host for a preheat.
     Warm { task: TaskId, origin: Origin },
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own
     /// credential, and shares nothing.

@@ -6,6 +6,7 @@ mod faults;
 mod herd;
 mod kill;
 mod memory;
+mod operator;
 mod paused;
 mod pull;
 mod raw;

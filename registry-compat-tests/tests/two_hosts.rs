@@ -36,7 +36,7 @@ pub(crate) const FLOW_LIMIT: Duration = Duration::from_secs(25);
 pub(crate) struct Pair {
     pub(crate) first: Member,
     pub(crate) second: Member,
-    _others: Vec<Member>,
+    pub(crate) others: Vec<Member>,
     cluster: Cluster,
     registry: Registry,
     pub(crate) relay: Relay,
@@ -58,7 +58,7 @@ impl Pair {
         Ok(Self {
             first: cluster.start("first", &EVERYTHING)?,
             second: cluster.start("second", &[Role::Proxy])?,
-            _others: Vec::new(),
+            others: Vec::new(),
             cluster,
             registry,
             relay,
@@ -66,8 +66,8 @@ impl Pair {
         })
     }
 
-    /// Scheduler and seed are processes of their own; the registry stops as above.
-    fn apart_before_gate(pass: u64) -> Result<Self> {
+    /// Scheduler and seed are processes of their own, in this order; the registry stops as above.
+    pub(crate) fn apart_before_gate(pass: u64) -> Result<Self> {
         let (golden, registry, relay) = upstream(pass)?;
         let cluster = Cluster::new(relay.address(), "scheduler", "seed")?;
         let others = vec![
@@ -77,7 +77,7 @@ impl Pair {
         Ok(Self {
             first: cluster.start("first", &[Role::Proxy])?,
             second: cluster.start("second", &[Role::Proxy])?,
-            _others: others,
+            others,
             cluster,
             registry,
             relay,

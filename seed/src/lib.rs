@@ -1,5 +1,6 @@
 //! A host that warms the swarm: takes a scheduler's orders and has each task, a bounded number at
-//! a time.
+//! a time. Every host does so for a preheat; one with the seed role is also the first to be told
+//! when anybody wants what nobody has.
 //!
 //! Keeps nothing itself: the engine stores, shares and evicts. An order for a task that is under
 //! way or held costs nothing, since the engine has one download of a task at most.
@@ -18,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 /// Tasks warmed at once; further orders wait in the queue of the engine, which is bounded.
 pub const WARMING_MAX: usize = 256;
 
-/// The seed role of one host.
+/// What takes the orders of one host's schedulers.
 #[derive(Debug)]
 pub struct Seed {
     swarm: Swarm,

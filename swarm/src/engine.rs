@@ -17,7 +17,9 @@ use std::{
     time::Instant,
 };
 
-use protocol::{Host, Identity, Origin, TaskId, availability::Availability, scheduler::Hello};
+use protocol::{
+    Host, HostId, Identity, Origin, TaskId, availability::Availability, scheduler::Hello,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -41,7 +43,7 @@ use crate::{
 /// Downloads under way at once; the next is refused.
 const TASKS_MAX: usize = 4096;
 
-/// Orders to warm a task that wait for the seed before a scheduler's next one is dropped.
+/// Orders to warm a task that wait before a scheduler's next one is dropped.
 const WARM_QUEUE: usize = 1024;
 
 /// The swarm on this host.
@@ -96,7 +98,7 @@ struct Flight {
 // === impl Swarm ===
 
 impl Swarm {
-    /// The swarm, and the orders that schedulers give to its seed.
+    /// The swarm, and the orders to warm a task that schedulers give to this host.
     pub fn new(parts: Parts) -> (Self, mpsc::Receiver<WarmOrder>) {
         let (warm, orders) = mpsc::channel(WARM_QUEUE);
         let tracker = TaskTracker::new();
@@ -151,6 +153,12 @@ impl Swarm {
     /// Open sessions with schedulers, of how many.
     pub fn sessions(&self) -> (usize, usize) {
         self.inner.surroundings.sessions.count()
+    }
+
+    /// The scheduler that decides about `task`; `None` while there is no session with any.
+    pub fn scheduler_of(&self, task: TaskId) -> Option<HostId> {
+        let sessions = &self.inner.surroundings.sessions;
+        sessions.responsible(task).cloned()
     }
 
     /// Downloads under way: pieces had, of how many where that is known.

@@ -172,7 +172,7 @@ impl Sessions {
         }
     }
 
-    /// Any scheduler may order a seed to warm: the seed has one download of a task at most.
+    /// Any scheduler may order a host to warm: it has one download of a task at most.
     fn may_tell(&self, scheduler: &HostId, down: &Down) -> bool {
         matches!(down, Down::Warm { .. }) || self.responsible(down.task()) == Some(scheduler)
     }

@@ -39,7 +39,7 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
             proof: None,
         };
         end.down.send(last.clone()).await.unwrap();
-        under_test.server.unwrap().drain.cancel();
+        under_test.server.as_ref().unwrap().drain.cancel();
         assert_eq!(session.down.recv().await, Some(last));
         assert_eq!(session.down.recv().await, None);
         session.up.closed().await;
@@ -69,7 +69,7 @@ async fn a_drain_ends_the_open_stream_of_a_child() {
             .send(Tell::Gone { task: task(1) })
             .await
             .unwrap();
-        under_test.server.unwrap().drain.cancel();
+        under_test.server.as_ref().unwrap().drain.cancel();
         assert_eq!(
             subscription.tell.recv().await,
             Some(Tell::Gone { task: task(1) })

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -126,6 +127,23 @@ impl Hosts {
         self.by_key.iter().map(|(key, record)| (*key, record))
     }
 
+    /// The hosts after `after` that came before `end`, longest here first.
+    pub(super) fn between(
+        &self,
+        after: Option<HostKey>,
+        end: HostKey,
+    ) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = self.by_key.range((start, Bound::Unbounded));
+        from.map(|(key, record)| (*key, record))
+            .take_while(move |(key, _)| *key < end)
+    }
+
+    /// The key of the host that comes next.
+    pub(super) fn next_key(&self) -> HostKey {
+        HostKey(self.next)
+    }
+
     pub(super) fn seeds(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
         let record = |key: &HostKey| self.get(*key).map(|record| (*key, record));
         self.seeds.iter().filter_map(record)
@@ -133,6 +151,13 @@ impl Hosts {
 
     pub(super) fn has_seeds(&self) -> bool {
         !self.seeds.is_empty() || !self.view.is_empty()
+    }
+
+    /// The seeds of the view that are here.
+    pub(super) fn named_seeds(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        let is_named =
+            |record: &HostRecord| self.view.is_empty() || self.view.names(&record.host.id);
+        self.seeds().filter(move |(_, record)| is_named(record))
     }
 
     /// The seed that everybody's ring names for `task`, of those that `can_fetch`: its session, or
@@ -144,11 +169,7 @@ impl Hosts {
         can_fetch: impl Fn(&Self, HostKey) -> bool,
     ) -> Option<RingSeed> {
         self.view.begin(now);
-        let is_named =
-            |record: &HostRecord| self.view.is_empty() || self.view.names(&record.host.id);
-        let joined = self
-            .seeds()
-            .filter(|(key, record)| is_named(record) && can_fetch(self, *key));
+        let joined = self.named_seeds().filter(|(key, _)| can_fetch(self, *key));
         let joined: Vec<&HostId> = joined.map(|(_, record)| &record.host.id).collect();
         let away = self.view.expected(now, absence);
         let away = away.filter(|id| !self.by_id.contains_key(*id));

@@ -197,7 +197,7 @@ pub(super) fn epoch() -> Instant {
 }
 
 /// The seed that the ring names for the task, and the other one.
-fn ring() -> (&'static str, &'static str) {
+pub(super) fn ring() -> (&'static str, &'static str) {
     let ids = ["s", "t"].map(|name| name.parse::<HostId>().unwrap());
     let first = protocol::ring::responsible(task(), &ids).unwrap();
     if first.as_str() == "s" {

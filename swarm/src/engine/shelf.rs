@@ -104,7 +104,7 @@ impl Inbox for Swarm {
                     .try_send(WarmOrder { task, origin })
                     .is_err()
                 {
-                    tracing::warn!(%task, "too many orders to warm; the scheduler asks another");
+                    tracing::warn!(%task, "too many orders to warm; this one is dropped");
                 }
             }
             // The download ended while the answer was on its way.

@@ -1,6 +1,6 @@
 //! What the store needs beside its readers: one scan after the start, a scrub while nothing else
-//! is to be done, and word to the schedulers of what is held no more. And word to them of how busy
-//! this host is, by which they also know that it lives.
+//! is to be done, the count of sessions, and word to the schedulers of what is held no more. And
+//! word to them of how busy this host is, by which they also know that it lives.
 
 use std::{sync::PoisonError, time::Duration};
 
@@ -30,6 +30,7 @@ impl Swarm {
         loop {
             ticks.tick().await;
             self.tell_removals().await;
+            self.inner.metrics.sessions.set(self.sessions().0 as i64);
             let is_idle = self
                 .inner
                 .tasks

@@ -303,7 +303,7 @@ fn read_parent_failure(reason: i32) -> Result<ParentFailure, Malformed> {
     }
 }
 
-fn failure(failure: Failure) -> proto::Failure {
+pub(super) fn failure(failure: Failure) -> proto::Failure {
     match failure {
         Failure::Refused => proto::Failure::Refused,
         Failure::NotFound => proto::Failure::NotFound,
@@ -313,7 +313,7 @@ fn failure(failure: Failure) -> proto::Failure {
     }
 }
 
-fn read_failure(failure: i32) -> Result<Failure, Malformed> {
+pub(super) fn read_failure(failure: i32) -> Result<Failure, Malformed> {
     match proto::Failure::try_from(failure) {
         Ok(proto::Failure::Refused) => Ok(Failure::Refused),
         Ok(proto::Failure::NotFound) => Ok(Failure::NotFound),
