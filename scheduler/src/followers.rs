@@ -147,7 +147,13 @@ mod tests {
             told.push(progress.tasks[0].pieces);
         }
         assert_eq!(told, [0, 1, 2, 3]);
-        said(Up::Load { uploads: 0 }, &mut followers);
+        said(
+            Up::Load {
+                uploads: 0,
+                upload_rate: 0,
+            },
+            &mut followers,
+        );
         assert!(followed.try_recv().is_ok_and(|last| last.is_over()));
         assert!(followed.is_closed() && followers.by_number.is_empty());
     }

@@ -273,6 +273,12 @@ async fn a_preheat_that_nobody_follows_makes_room_for_another() {
         let followed = running.service.preheat(order(&[number])).await;
         drop(followed.unwrap());
         assert!(matches!(seed.down.recv().await, Some(Down::Warm { .. })));
-        seed.up.send(Up::Load { uploads: 0 }).await.unwrap();
+        seed.up
+            .send(Up::Load {
+                uploads: 0,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
     }
 }

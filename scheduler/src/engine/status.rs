@@ -14,7 +14,10 @@ use protocol::{
 
 use super::{
     Engine, HostState, Refusal, Score,
-    evaluator::{WEIGHT_AFFINITY, WEIGHT_CAPACITY, WEIGHT_PIECES, WEIGHT_SEED, WEIGHT_SUCCESS},
+    evaluator::{
+        WEIGHT_AFFINITY, WEIGHT_CAPACITY, WEIGHT_PIECES, WEIGHT_SEED, WEIGHT_SUCCESS,
+        WEIGHT_THROUGHPUT,
+    },
     filter::Filter,
     hosts::{HostKey, Hosts},
     peer::{Peer, PeerState},
@@ -180,6 +183,7 @@ fn parts(score: Score) -> Vec<ScorePart> {
     let Score {
         pieces,
         capacity,
+        throughput,
         success,
         seed,
         affinity,
@@ -187,6 +191,7 @@ fn parts(score: Score) -> Vec<ScorePart> {
     let parts = [
         ("pieces", WEIGHT_PIECES, pieces),
         ("capacity", WEIGHT_CAPACITY, capacity),
+        ("throughput", WEIGHT_THROUGHPUT, throughput),
         ("affinity", WEIGHT_AFFINITY, affinity),
         ("success", WEIGHT_SUCCESS, success),
         ("seed", WEIGHT_SEED, seed),
