@@ -35,8 +35,9 @@ use crate::{
     store::Store,
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
-        driver::{Driver, NOBODY, Surroundings},
+        driver::{Driver, NOBODY},
         spoiled::Spoiled,
+        surroundings::Surroundings,
     },
 };
 

@@ -508,7 +508,9 @@ fn why_this_parent_can_be_asked() {
         ]
     );
     let score = explained[0].verdict.unwrap();
-    assert!((score.total() - 0.75).abs() < 0.05, "{score:?}");
+    // All pieces, three of four slots free, no rate shown, nobody failed, a seed, no place told.
+    let expect = 0.25 + 0.20 * 0.75 + 0.15 * 0.5 + 0.10 + 0.10;
+    assert!((score.total() - expect).abs() < 1e-9, "{score:?}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet, Up,
+    Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Up,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -25,15 +25,11 @@ use super::{
     begin::Begin,
     hashing::{Hashed, Hashing},
     report::{self, Report},
+    surroundings::Surroundings,
 };
 use crate::{
-    conductor::{self, Conductor, Event, Interest, ReaderId, RunId},
+    conductor::{Conductor, Event, Interest, ReaderId, RunId},
     open::OpenRequest,
-    peer::{Bans, Hub, PieceClient},
-    session::Sessions,
-    source::Upstreams,
-    store::Store,
-    task::spoiled::Spoiled,
 };
 
 /// How long a download goes on after its last reader left: it may come back and resume.
@@ -44,21 +40,6 @@ const KEEP_FROM_PERCENT: u32 = 50;
 
 /// The reader that stands for an order to have it all, with nobody reading.
 pub(crate) const NOBODY: ReaderId = ReaderId(0);
-
-/// What every driver needs of its host.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) store: Store,
-    pub(crate) upstreams: Upstreams,
-    pub(crate) identity: Identity,
-    pub(crate) sessions: Sessions,
-    pub(crate) hub: Hub,
-    pub(crate) pieces: PieceClient,
-    pub(crate) seeds: Arc<Vec<Host>>,
-    pub(crate) limits: conductor::Limits,
-    pub(crate) bans: Bans,
-    pub(crate) spoiled: Spoiled,
-}
 
 /// One download.
 #[derive(Debug)]

@@ -13,6 +13,7 @@ pub(crate) mod proofs;
 mod report;
 mod source_run;
 pub(crate) mod spoiled;
+pub(crate) mod surroundings;
 
 use protocol::{
     Down, HostId, PieceDigest, PieceIndex, SignedBatch, availability::Tell,
