@@ -11,7 +11,7 @@ use http::Method;
 use protocol::{Digest, HostId};
 
 use crate::{
-    cache::{CacheList, CacheRemoval},
+    cache::{CacheList, CachePin, CacheRemoval},
     config::DATA_DIR,
     control::client,
     environment,
@@ -112,6 +112,20 @@ enum CacheCommand {
         #[command(flatten)]
         node: NodeArguments,
     },
+    /// Keeps one content, whatever else wants its room, until it is unpinned or removed.
+    Pin {
+        /// As in sha256:…
+        digest: Digest,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Lets one content go again when its room is wanted.
+    Unpin {
+        /// As in sha256:…
+        digest: Digest,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
 }
 
 /// Which running node is meant.
@@ -206,8 +220,22 @@ fn cache(command: &CacheCommand) -> anyhow::Result<()> {
             anyhow::ensure!(removal.removed, "{digest} is not in the store");
             terminal::say(&format!("{digest} is removed"));
         }
+        CacheCommand::Pin { digest, node } => {
+            pin(node, &Method::POST, digest)?;
+            terminal::say(&format!("{digest} stays"));
+        }
+        CacheCommand::Unpin { digest, node } => {
+            pin(node, &Method::DELETE, digest)?;
+            terminal::say(&format!("{digest} may go"));
+        }
     }
     Ok(())
+}
+
+fn pin(node: &NodeArguments, method: &Method, digest: &Digest) -> anyhow::Result<()> {
+    let path = format!("/cache/{digest}/pin");
+    let pin: CachePin = client::ask(&node.data_dirs()?, method, &path)?;
+    pin.problem.map_or(Ok(()), |problem| anyhow::bail!(problem))
 }
 
 fn setup_runtime(runtime: Runtime, dry_run: bool) -> anyhow::Result<()> {

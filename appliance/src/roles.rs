@@ -86,7 +86,12 @@ impl Roles {
             metrics: swarm::metrics::Metrics::register(registry)?,
         });
         // Every host has what it is told to have; the role says who is asked to begin.
-        let seed = Seed::new(swarm.clone(), orders, seed::Metrics::register(registry)?);
+        let seed = Seed::new(
+            config.seed.clone(),
+            swarm.clone(),
+            orders,
+            seed::Metrics::register(registry)?,
+        );
         let hello = Hello {
             host: Host {
                 id: identity.id().clone(),

@@ -2,10 +2,14 @@
 //! a time. Every host does so for a preheat; one with the seed role is also the first to be told
 //! when anybody wants what nobody has.
 //!
-//! Keeps nothing itself: the engine stores, shares and evicts. An order for a task that is under
-//! way or held costs nothing, since the engine has one download of a task at most.
+//! Keeps nothing itself: the engine stores, shares and evicts. What was ordered counts as used for
+//! the time of its retention, so that it is there when those come for whom it was ordered. An order
+//! for a task that is under way or held costs nothing, since the engine has one download of a task
+//! at most.
 
-use std::{collections::HashSet, sync::Arc};
+pub mod config;
+
+use std::{collections::HashSet, sync::Arc, time::SystemTime};
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use protocol::TaskId;
@@ -16,12 +20,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use config::{Config, RawConfig};
+
 /// Tasks warmed at once; further orders wait in the queue of the engine, which is bounded.
 pub const WARMING_MAX: usize = 256;
 
 /// What takes the orders of one host's schedulers.
 #[derive(Debug)]
 pub struct Seed {
+    config: Config,
     swarm: Swarm,
     orders: mpsc::Receiver<WarmOrder>,
     metrics: Metrics,
@@ -59,8 +66,14 @@ impl Metrics {
 // === impl Seed ===
 
 impl Seed {
-    pub fn new(swarm: Swarm, orders: mpsc::Receiver<WarmOrder>, metrics: Metrics) -> Self {
+    pub fn new(
+        config: Config,
+        swarm: Swarm,
+        orders: mpsc::Receiver<WarmOrder>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
+            config,
             swarm,
             orders,
             metrics,
@@ -92,9 +105,12 @@ impl Seed {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return;
         };
-        let swarm = self.swarm.clone();
+        let (swarm, retention) = (self.swarm.clone(), self.config.retention);
         self.warming.spawn(async move {
             let warmed = swarm.warm(order.task, order.origin).await;
+            if warmed.is_ok() {
+                swarm.retain(order.task, wall_clock() + retention).await;
+            }
             drop(slot);
             (order.task, warmed)
         });
@@ -114,4 +130,12 @@ impl Seed {
         };
         self.metrics.warmed.with_label_values(&[outcome]).inc();
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is kept until a time outlives the process"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }

@@ -9,6 +9,7 @@ use http::{Method, StatusCode};
 use http_body_util::{BodyExt as _, Limited};
 use hyper::{Request, body::Incoming};
 use protocol::{Digest, TaskId};
+use swarm::store::Store;
 use tokio::{
     net::{UnixListener, UnixStream},
     sync::Semaphore,
@@ -16,7 +17,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    cache::{CacheList, CacheRemoval},
+    cache::{CacheList, CachePin, CacheRemoval},
     explain,
     http_service::{self, Answer, answer, text},
     preheat::{Preheater, Wish},
@@ -123,13 +124,13 @@ async fn respond(served: Arc<Served>, request: Request<Incoming>, running: Runni
             let store = store();
             blocking(move || CacheList::of(&store)).await
         }
-        (&Method::DELETE, ["cache", digest]) => match digest.parse::<Digest>() {
-            Ok(digest) => {
-                let store = store();
-                blocking(move || CacheRemoval::of(&store, digest)).await
-            }
-            Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
-        },
+        (&Method::DELETE, ["cache", digest]) => of_content(digest, store(), CacheRemoval::of).await,
+        (&Method::POST, ["cache", digest, "pin"]) => {
+            of_content(digest, store(), CachePin::pin).await
+        }
+        (&Method::DELETE, ["cache", digest, "pin"]) => {
+            of_content(digest, store(), CachePin::unpin).await
+        }
         (&Method::GET, ["explain", digest]) => match digest.parse() {
             Ok(digest) => explained(&served.preheater, TaskId(digest), uri.query()).await,
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
@@ -142,6 +143,17 @@ async fn respond(served: Arc<Served>, request: Request<Incoming>, running: Runni
             Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
         },
         _ => unknown(),
+    }
+}
+
+/// Answers with what `work` does to one content of the store.
+async fn of_content<T>(digest: &str, store: Store, work: fn(&Store, Digest) -> T) -> Answer
+where
+    T: serde::Serialize + Send + 'static,
+{
+    match digest.parse() {
+        Ok(digest) => blocking(move || work(&store, digest)).await,
+        Err(error) => text(StatusCode::BAD_REQUEST, format!("{error}\n")),
     }
 }
 

@@ -42,7 +42,7 @@ fn every_problem_is_told_at_once() {
         "drain_timeout = \"soon\"\ncolour = 1\nconnections_max = 0\n[admin]\nlisten = \"here\"\n",
         &[
             "line 1: drain_timeout: invalid value: string \"soon\", expected a duration",
-            "line 2: colour: is no known key; known here: data_dir, roles, drain_timeout, connections_max, log_format, identity, proxy, swarm, scheduler, admin",
+            "line 2: colour: is no known key; known here: data_dir, roles, drain_timeout, connections_max, log_format, identity, proxy, swarm, scheduler, seed, admin",
             "line 3: connections_max: must be at least 1",
             "line 5: admin.listen: invalid socket address syntax",
         ],

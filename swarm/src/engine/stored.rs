@@ -29,6 +29,13 @@ impl Swarm {
         })
     }
 
+    /// Counts the content as used until `until`: it goes after what was used before that.
+    pub async fn retain(&self, task: TaskId, until: std::time::SystemTime) {
+        if let Some(file) = self.stored(task).await {
+            file.touch(until);
+        }
+    }
+
     /// The store, for `darter cache`.
     pub fn store(&self) -> &Store {
         &self.inner.surroundings.store
