@@ -2,9 +2,11 @@
 //! a time.
 //!
 //! Keeps nothing itself: the engine stores, shares and evicts. An order for a task that is under
-//! way or held costs nothing, since the engine has one download of a task at most.
+//! way or held costs a slot for as long, and nothing else: the engine has one download of a task at
+//! most, and tells the scheduler that ordered it how it goes, also one that ordered it before and has
+//! forgotten.
 
-use std::{collections::HashSet, sync::Arc};
+use std::sync::Arc;
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use protocol::TaskId;
@@ -25,7 +27,6 @@ pub struct Seed {
     orders: mpsc::Receiver<WarmOrder>,
     metrics: Metrics,
     slots: Arc<Semaphore>,
-    under_way: HashSet<TaskId>,
     warming: JoinSet<(TaskId, Result<(), OpenError>)>,
 }
 
@@ -64,7 +65,6 @@ impl Seed {
             orders,
             metrics,
             slots: Arc::new(Semaphore::new(WARMING_MAX)),
-            under_way: HashSet::new(),
             warming: JoinSet::new(),
         }
     }
@@ -85,17 +85,15 @@ impl Seed {
     }
 
     fn begin(&mut self, order: WarmOrder) {
-        if !self.under_way.insert(order.task) {
-            return;
-        }
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return;
         };
         let swarm = self.swarm.clone();
         self.warming.spawn(async move {
-            let warmed = swarm.warm(order.task, order.origin).await;
+            let task = order.task;
+            let warmed = swarm.warm(order).await;
             drop(slot);
-            (order.task, warmed)
+            (task, warmed)
         });
         self.metrics.warming.set(self.warming.len() as i64);
     }
@@ -103,7 +101,6 @@ impl Seed {
     fn ended(&mut self, ended: Result<(TaskId, Result<(), OpenError>), tokio::task::JoinError>) {
         self.metrics.warming.set(self.warming.len() as i64);
         let Ok((task, warmed)) = ended else { return };
-        self.under_way.remove(&task);
         let outcome = match warmed {
             Ok(()) => "held",
             Err(error) => {

@@ -17,7 +17,9 @@ use std::{
     time::Instant,
 };
 
-use protocol::{Host, Identity, Origin, TaskId, availability::Availability, scheduler::Hello};
+use protocol::{
+    Host, HostId, Identity, Origin, TaskId, availability::Availability, scheduler::Hello,
+};
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -68,6 +70,9 @@ pub struct Parts {
 pub struct WarmOrder {
     pub task: TaskId,
     pub origin: Origin,
+    /// The scheduler that waits for it, which need not be the one that the ring names for the task
+    /// here.
+    pub by: HostId,
 }
 
 #[derive(Debug)]

@@ -185,6 +185,7 @@ impl Driver {
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
             }
             Message::Scheduler(down) => self.told(down).await,
+            Message::Ordered(scheduler) => self.ordered(scheduler).await,
             Message::SessionsChanged => self.register_again().await,
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
             Message::ParentPiece(parent, piece) => {

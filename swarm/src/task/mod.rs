@@ -31,6 +31,8 @@ pub(crate) enum Message {
     /// A reader came, moved or left; or a piece turned out to be unreadable.
     Plan(Event),
     Scheduler(Down),
+    /// This scheduler has ordered the task, and wants to hear of it.
+    Ordered(HostId),
     SessionsChanged,
     Parent(HostId, Tell),
     /// A supplier brought a piece that matched, and it was written.
