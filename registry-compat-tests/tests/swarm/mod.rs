@@ -2,8 +2,8 @@
 //! fails. Everything goes over sockets.
 
 mod herds;
-//mod schedulers;
-//mod seeds;
+mod schedulers;
+mod seeds;
 mod source;
 
 use std::{
