@@ -4,6 +4,7 @@ mod acting;
 mod asking;
 pub(crate) mod attempt;
 pub(crate) mod driver;
+mod ending;
 mod hashing;
 mod parent_run;
 mod parent_tells;
