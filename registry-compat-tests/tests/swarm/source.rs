@@ -29,6 +29,12 @@ impl Source {
         Self::held_at(name, size, usize::MAX)
     }
 
+    /// As [`Source::held_at`] for who asks first; whoever asks after that gets all of it.
+    pub(crate) fn held_once_at(name: &str, size: usize, limit: usize) -> Result<Self> {
+        let fault = Fault::Sluiced(Sluice::at(limit));
+        Self::failing(name, size, Times::First(1), fault)
+    }
+
     /// A blob of `size` bytes of which what lies before `limit` comes until the source is opened.
     pub(crate) fn held_at(name: &str, size: usize, limit: usize) -> Result<Self> {
         let sluice = Sluice::at(limit);
