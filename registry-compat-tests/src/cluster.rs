@@ -1,4 +1,4 @@
-//! A cluster of real processes: a scheduler, a seed and proxies, each with a certificate of one
+//! A cluster of real processes: schedulers, seeds and proxies, each with a certificate of one
 //! authority, or with whatever a stranger would come with.
 
 use std::{
@@ -13,7 +13,7 @@ use crate::{
 };
 use anyhow::{Context as _, Result};
 use protocol::{
-    Host, HostId, Role, Roles,
+    Host, HostId, Identity, Role, Roles,
     identity::{Authority, IssuedPem},
 };
 
@@ -22,17 +22,45 @@ use protocol::{
 pub struct Member {
     pub darter: Darter,
     pub home: Home,
+    id: String,
+    config: String,
 }
 
-/// The authority of a cluster, where its scheduler and its seed are, and its one registry.
+/// What a process leaves behind: all that it takes to start it again.
+#[derive(Debug)]
+pub struct Remains {
+    home: Home,
+    id: String,
+    config: String,
+}
+
+/// The authority of a cluster, its schedulers and seeds, and its one registry.
 #[derive(Debug)]
 pub struct Cluster {
     pub authority: Authority,
-    pub scheduler: Host,
-    pub seed: Host,
+    pub view: View,
     registry: SocketAddr,
     number: u8,
     members: AtomicU8,
+}
+
+/// The schedulers and seeds that a host is told of.
+#[derive(Debug, Clone, Default)]
+pub struct View {
+    pub schedulers: Vec<Host>,
+    pub seeds: Vec<Host>,
+}
+
+/// A host as it is to be started.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    pub id: String,
+    pub roles: Vec<Role>,
+    pub view: View,
+    /// Where it listens for other hosts; any address of the cluster where this is `None`.
+    pub listen: Option<SocketAddr>,
+    /// Further lines of its `[swarm]` table.
+    pub swarm: String,
 }
 
 /// What a host shows to the others, and whom it believes.
@@ -48,6 +76,9 @@ pub const CLUSTER: &str = "pair";
 /// How long a process may take to say what it must.
 const WORD_LIMIT: Duration = Duration::from_secs(20);
 
+/// What a host logs when a scheduler has let it in.
+const SESSION_OPEN: &str = "session open";
+
 /// Clusters that tests have started.
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 
@@ -58,31 +89,55 @@ pub const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
 
 impl Cluster {
     /// A cluster before `registry` whose scheduler and whose seed have these ids; nothing runs yet.
-    ///
-    /// # Errors
-    /// A name is no id, or the authority cannot be made.
     pub fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
-        let number = CLUSTERS.fetch_add(1, Ordering::Relaxed);
-        let at = |id: &str, host, port| -> Result<Host> {
-            Ok(Host {
-                id: id.parse()?,
-                address: address(number, host, port),
-            })
-        };
-        Ok(Self {
+        Self::of(registry, &[scheduler], &[seed])
+    }
+
+    /// A cluster with these schedulers and seeds, which may have none; nothing runs yet.
+    pub fn of(registry: SocketAddr, schedulers: &[&str], seeds: &[&str]) -> Result<Self> {
+        let mut cluster = Self {
             authority: Authority::new(CLUSTER)?,
-            scheduler: at(scheduler, 1, 65005)?,
-            seed: at(seed, 2, 65002)?,
+            view: View::default(),
             registry,
-            number,
-            members: AtomicU8::new(3),
-        })
+            number: CLUSTERS.fetch_add(1, Ordering::Relaxed),
+            members: AtomicU8::new(1),
+        };
+        for (ids, port) in [(schedulers, 65005), (seeds, 65002)] {
+            let hosts = ids.iter().map(|id| {
+                let address = cluster.address(port);
+                Ok(Host {
+                    id: id.parse()?,
+                    address,
+                })
+            });
+            let hosts = hosts.collect::<Result<Vec<_>>>()?;
+            match port {
+                65005 => cluster.view.schedulers = hosts,
+                _ => cluster.view.seeds = hosts,
+            }
+        }
+        Ok(cluster)
+    }
+
+    /// The first scheduler of the view.
+    pub fn scheduler(&self) -> &Host {
+        &self.view.schedulers[0]
+    }
+
+    /// The first seed of the view.
+    pub fn seed(&self) -> &Host {
+        &self.view.seeds[0]
+    }
+
+    /// An address of the loopback that no other host is given, so that hosts can know each other's
+    /// before any of them is started.
+    pub fn address(&self, port: u16) -> SocketAddr {
+        let process = 1 + (std::process::id() % 250) as u8;
+        let host = self.members.fetch_add(1, Ordering::Relaxed);
+        SocketAddr::from(([127, process, self.number, host], port))
     }
 
     /// Papers of this cluster's authority.
-    ///
-    /// # Errors
-    /// The id is none.
     pub fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
         let roles: Roles = roles.iter().copied().collect();
         let issued = self.authority.issue(&id.parse()?, roles)?;
@@ -92,50 +147,48 @@ impl Cluster {
         })
     }
 
+    /// What such papers make of whoever holds them.
+    pub fn identity(&self, id: &str, roles: &[Role]) -> Result<Identity> {
+        let Papers { ca, issued } = self.papers(id, roles)?;
+        Ok(Identity::from_pem(&ca, &issued.certificate, &issued.key)?)
+    }
+
+    /// A host that knows all that there is to know.
+    pub fn plan(&self, id: &str, roles: &[Role]) -> Plan {
+        Plan {
+            id: id.to_owned(),
+            roles: roles.to_vec(),
+            view: self.view.clone(),
+            listen: None,
+            swarm: String::new(),
+        }
+    }
+
     /// Starts a host with papers of this cluster.
-    ///
-    /// # Errors
-    /// It does not come up, or opens no session; the error has what it said.
     pub fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
-        let papers = self.papers(id, roles)?;
-        let home = Home::new()?;
-        let config = self.config(&home, id, roles, Some(&papers))?;
-        let member = Member::run(&config, home)?;
+        let member = self.start_as(&self.plan(id, roles))?;
         // What is asked of it before that has no scheduler yet, and is another case.
-        member.wait_for_word("session open")?;
+        member.wait_for_sessions(self.view.schedulers.len())?;
         Ok(member)
     }
 
-    /// Starts a host that may find no scheduler: with papers of its own making, or with none.
-    ///
-    /// # Errors
-    /// It does not come up; the error has what it said.
-    pub fn start_stranger(
-        &self,
-        id: &str,
-        roles: &[Role],
-        papers: Option<&Papers>,
-    ) -> Result<Member> {
+    /// Starts a host as planned, with papers of this cluster, and waits for no scheduler.
+    pub fn start_as(&self, plan: &Plan) -> Result<Member> {
+        let papers = self.papers(&plan.id, &plan.roles)?;
         let home = Home::new()?;
-        let config = self.config(&home, id, roles, papers)?;
-        Member::run(&config, home)
+        let config = self.config(&home, plan, Some(&papers))?;
+        Member::run(plan.id.clone(), config, home)
     }
 
-    /// The configuration of a host `id`, with its papers written into `home`.
-    ///
-    /// # Errors
-    /// Nothing can be written.
-    pub fn config(
-        &self,
-        home: &Home,
-        id: &str,
-        roles: &[Role],
-        papers: Option<&Papers>,
-    ) -> Result<String> {
-        let names: Vec<_> = roles
-            .iter()
-            .map(|role| format!("{:?}", role.as_str()))
-            .collect();
+    /// Starts a proxy with papers of its own making, or with none.
+    pub fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+        let home = Home::new()?;
+        let config = self.config(&home, &self.plan(id, &[Role::Proxy]), papers)?;
+        Member::run(id.to_owned(), config, home)
+    }
+
+    /// The configuration of a host, with its papers written into `home`.
+    pub fn config(&self, home: &Home, plan: &Plan, papers: Option<&Papers>) -> Result<String> {
         let identity = match papers {
             None => String::new(),
             Some(Papers { ca, issued }) => {
@@ -145,29 +198,36 @@ impl Cluster {
                 format!("[identity]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n")
             }
         };
-        let id: HostId = id.parse()?;
-        let swarm = match id == self.seed.id {
-            true => self.seed.address,
-            false => {
-                let host = self.members.fetch_add(1, Ordering::Relaxed);
-                address(self.number, host, 65002)
-            }
+        let id: HostId = plan.id.parse()?;
+        let placed = |hosts: &[Host]| {
+            let found = hosts.iter().find(|host| host.id == id);
+            found.map(|host| host.address)
         };
-        let scheduler = match roles.contains(&Role::Scheduler) {
-            true => format!("[scheduler]\nlisten = \"{}\"\n", self.scheduler.address),
+        let own = placed(&self.view.seeds).or(plan.listen);
+        let swarm = own.unwrap_or_else(|| self.address(65002));
+        // One that is in nobody's view stands where the first one should.
+        let scheduler = match plan.roles.contains(&Role::Scheduler) {
+            true => {
+                let first = || self.scheduler().address;
+                let listen = placed(&self.view.schedulers).unwrap_or_else(first);
+                format!("[scheduler]\nlisten = \"{listen}\"\n")
+            }
             false => String::new(),
         };
+        let roles = plan.roles.iter().map(|role| role.as_str());
+        let names = |hosts: &[Host]| quoted(hosts.iter().map(ToString::to_string));
         Ok(format!(
-            "data_dir = {:?}\nroles = [{}]\n{identity}\
+            "data_dir = {:?}\nroles = {}\n{identity}\
              [proxy]\nlisten = \"127.0.0.1:0\"\n\
              [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{}\"\n\
-             [swarm]\nlisten = \"{swarm}\"\nschedulers = [\"{}\"]\nseeds = [\"{}\"]\n\
+             [swarm]\nlisten = \"{swarm}\"\nschedulers = {}\nseeds = {}\n{}\n\
              {scheduler}[admin]\nlisten = \"127.0.0.1:0\"\n",
             home.path().join("data"),
-            names.join(", "),
+            quoted(roles),
             self.registry,
-            self.scheduler,
-            self.seed,
+            names(&plan.view.schedulers),
+            names(&plan.view.seeds),
+            plan.swarm,
         ))
     }
 }
@@ -175,9 +235,14 @@ impl Cluster {
 // === impl Member ===
 
 impl Member {
-    fn run(config: &str, home: Home) -> Result<Self> {
-        let darter = Darter::run(config, &home).with_context(|| config.to_owned())?;
-        Ok(Self { darter, home })
+    fn run(id: String, config: String, home: Home) -> Result<Self> {
+        let darter = Darter::run(&config, &home).with_context(|| config.clone())?;
+        Ok(Self {
+            darter,
+            home,
+            id,
+            config,
+        })
     }
 
     /// Waits until it has logged a line with `word` in it, and returns that line.
@@ -185,21 +250,78 @@ impl Member {
     /// # Errors
     /// It does not come; the error has what it said.
     pub fn wait_for_word(&self, word: &str) -> Result<String> {
-        let line = || {
+        self.wait_for_words(word, 1)?;
+        let log = self.darter.log()?;
+        let line = log.lines().find(|line| line.contains(word));
+        line.map(str::to_owned).context("a log loses no line")
+    }
+
+    /// The id that it goes by.
+    pub fn id(&self) -> &str {
+        &self.id
+    }
+
+    /// Waits until so many schedulers have let it in.
+    ///
+    /// # Errors
+    /// As [`Member::wait_for_word`].
+    pub fn wait_for_sessions(&self, count: usize) -> Result<()> {
+        self.wait_for_words(SESSION_OPEN, count)
+    }
+
+    /// Waits until it has logged so many lines with `word` in them.
+    ///
+    /// # Errors
+    /// As [`Member::wait_for_word`].
+    pub fn wait_for_words(&self, word: &str, count: usize) -> Result<()> {
+        let lines = || {
             let log = self.darter.log().unwrap_or_default();
-            log.lines()
-                .find(|line| line.contains(word))
-                .map(str::to_owned)
+            log.lines().filter(|line| line.contains(word)).count()
         };
-        process::wait_until(word, WORD_LIMIT, || line().is_some())
-            .with_context(|| self.darter.log().unwrap_or_default())?;
-        line().context("a log loses no line")
+        process::wait_until(word, WORD_LIMIT, || count <= lines())
+            .with_context(|| self.darter.log().unwrap_or_default())
+    }
+
+    /// Ends it by a power cut.
+    ///
+    /// # Errors
+    /// The process is not to be found.
+    pub fn kill(self) -> Result<Remains> {
+        self.darter.kill()?;
+        Ok(Remains {
+            home: self.home,
+            id: self.id,
+            config: self.config,
+        })
+    }
+
+    /// Ends it in good order.
+    ///
+    /// # Errors
+    /// It does not end in time.
+    pub fn stop(self) -> Result<Remains> {
+        self.darter.stop()?;
+        Ok(Remains {
+            home: self.home,
+            id: self.id,
+            config: self.config,
+        })
     }
 }
 
-/// An address of the loopback for one host of one cluster of one test process, so that no other
-/// test is given its ports: hosts must know each other's before any of them is started.
-fn address(cluster: u8, host: u8, port: u16) -> SocketAddr {
-    let process = 1 + (std::process::id() % 250) as u8;
-    SocketAddr::from(([127, process, cluster, host], port))
+// === impl Remains ===
+
+impl Remains {
+    /// The same host once more, with what it had on its disk.
+    ///
+    /// # Errors
+    /// It does not come up.
+    pub fn start(self) -> Result<Member> {
+        Member::run(self.id, self.config, self.home)
+    }
+}
+
+fn quoted(words: impl Iterator<Item = impl AsRef<str>>) -> String {
+    let words: Vec<_> = words.map(|word| format!("{:?}", word.as_ref())).collect();
+    format!("[{}]", words.join(", "))
 }

@@ -13,6 +13,7 @@ use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
 use crate::{
+    http::Request,
     namespace::{DARTER_UID, REGISTRY, Room},
     process::{self, Process},
 };
@@ -105,10 +106,45 @@ impl Darter {
     /// # Errors
     /// It has told nothing of a proxy.
     pub fn proxy(&self) -> Result<SocketAddr> {
+        self.listener("proxy")
+    }
+
+    /// A number that it counts, summed over the labels; `name` may go on with the first of them,
+    /// as in `name{label="value"`.
+    ///
+    /// # Errors
+    /// It does not answer, or counts nothing of that name.
+    pub fn metric(&self, name: &str) -> Result<f64> {
+        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
+        let text = told.text();
+        let is_it = |line: &&str| {
+            let rest = line.strip_prefix(name);
+            rest.is_some_and(|rest| rest.starts_with(['{', ' ', ',', '}']))
+        };
+        let numbers = text.lines().filter(is_it).map(|line| {
+            let number = line.rsplit(' ').next().context("no number")?;
+            Ok(number.parse::<f64>()?)
+        });
+        let numbers = numbers.collect::<Result<Vec<_>>>()?;
+        anyhow::ensure!(!numbers.is_empty(), "nothing is counted as {name}");
+        Ok(numbers.iter().sum())
+    }
+
+    fn listener(&self, name: &str) -> Result<SocketAddr> {
         let log = self.log()?;
-        let told = log.split("\"listener\":\"proxy\",\"addresses\":\"[").nth(1);
+        let word = format!("\"listener\":\"{name}\",\"addresses\":\"[");
+        let told = log.split(&word).nth(1);
         let address = told.and_then(|told| told.split([',', ']']).next());
-        Ok(address.context("no proxy was told of")?.parse()?)
+        let address = address.with_context(|| format!("no {name} was told of"))?;
+        Ok(address.parse()?)
+    }
+
+    /// Sends a signal, such as `STOP` and `CONT`.
+    ///
+    /// # Errors
+    /// The process is gone.
+    pub fn signal(&self, signal: &str) -> Result<()> {
+        self.process.signal(signal)
     }
 
     /// What it has logged.

@@ -6,6 +6,7 @@
 
 mod contents;
 mod fault;
+mod flow;
 mod wire;
 
 use std::{
@@ -24,6 +25,7 @@ use tokio::{
 pub use self::{
     contents::Guard,
     fault::{End, Fault, Framing, On, Times},
+    flow::{Sluice, Trickle},
 };
 use self::{
     contents::{Contents, Head, Reply},

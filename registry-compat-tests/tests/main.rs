@@ -13,4 +13,5 @@ mod raw;
 mod refused;
 mod sealed;
 mod stage;
+mod swarm;
 mod two_hosts;

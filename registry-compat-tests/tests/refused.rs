@@ -83,9 +83,7 @@ impl Trusted {
 
     /// A proxy with these papers is let in by nobody, and pulls all the same.
     fn refuses(&self, papers: Option<&Papers>) -> Result<()> {
-        let stranger = self
-            .cluster
-            .start_stranger("stranger", &[Role::Proxy], papers)?;
+        let stranger = self.cluster.start_stranger("stranger", papers)?;
         stranger.wait_for_word("no session")?;
         self.pull(&stranger, 2)?;
         self.scheduler.wait_for_word(REFUSED)?;
@@ -101,7 +99,7 @@ impl Trusted {
             .enable_all()
             .build()
             .map_err(|error| SessionError::Unreachable(error.to_string()))?;
-        let client = SchedulerClient::new(identity.clone(), self.cluster.scheduler.clone());
+        let client = SchedulerClient::new(identity.clone(), self.cluster.scheduler().clone());
         runtime.block_on(client.open(hello)).map(drop)
     }
 
@@ -183,9 +181,7 @@ fn whoever_shows_no_certificate_gets_an_alert_and_not_a_word() -> Result<()> {
     let Some(trusted) = Trusted::start()? else {
         return Ok(());
     };
-    let Cluster {
-        scheduler, seed, ..
-    } = &trusted.cluster;
+    let (scheduler, seed) = (trusted.cluster.scheduler(), trusted.cluster.seed());
     let ca = trusted.cluster.authority.ca_pem();
     let doors = [
         (scheduler, &b"h2"[..]),
@@ -208,8 +204,7 @@ fn a_host_that_gives_another_id_or_a_role_it_does_not_have_is_refused() -> Resul
     let Some(trusted) = Trusted::start()? else {
         return Ok(());
     };
-    let Papers { ca, issued } = trusted.cluster.papers("liar", &[Role::Proxy])?;
-    let identity = Identity::from_pem(&ca, &issued.certificate, &issued.key)?;
+    let identity = trusted.cluster.identity("liar", &[Role::Proxy])?;
     trusted.greets(&identity, hello("liar", false)?)?;
     trusted.refuses_hello(
         &identity,
@@ -231,10 +226,8 @@ fn a_process_does_not_take_a_role_that_its_certificate_lacks() -> Result<()> {
     let papers = trusted.cluster.papers("liar", &[Role::Proxy])?;
     for role in [Role::Seed, Role::Scheduler] {
         let home = Home::new()?;
-        let roles = [role, Role::Proxy];
-        let config = trusted
-            .cluster
-            .config(&home, "liar", &roles, Some(&papers))?;
+        let plan = trusted.cluster.plan("liar", &[role, Role::Proxy]);
+        let config = trusted.cluster.config(&home, &plan, Some(&papers))?;
         let told = Darter::run(&config, &home).err().context("it runs")?;
         let told = format!("{told:#}");
         let why = format!("does not give this host the role {}", role.as_str());
@@ -252,10 +245,9 @@ fn a_scheduler_under_another_id_is_not_spoken_to_and_pulls_go_on() -> Result<()>
     let golden = golden()?;
     let registry = Registry::start(&golden.registry_directory())?;
     let cluster = Cluster::new(registry.address(), "scheduler", "seed")?;
-    let papers = cluster.papers("impostor", &[Role::Scheduler])?;
-    let impostor = cluster.start_stranger("impostor", &[Role::Scheduler], Some(&papers))?;
+    let impostor = cluster.start_as(&cluster.plan("impostor", &[Role::Scheduler]))?;
     let papers = cluster.papers("second", &[Role::Proxy])?;
-    let second = cluster.start_stranger("second", &[Role::Proxy], Some(&papers))?;
+    let second = cluster.start_stranger("second", Some(&papers))?;
     let line = second.wait_for_word("no session")?;
     ensure!(line.contains("scheduler@"), "{line}");
     let blob = golden.image.biggest()?;

@@ -135,7 +135,7 @@ impl Pair {
         let told = [("first", &self.first), ("second", &self.second)];
         told.map(|(name, host)| {
             let log = host.darter.log().unwrap_or_default();
-            format!("{name} of {}:\n{log}", self.cluster.scheduler)
+            format!("{name} of {}:\n{log}", self.cluster.scheduler())
         })
         .join("\n")
     }

@@ -215,9 +215,11 @@ impl Engine {
                 parent,
                 reason,
             } => {
-                if let Some(parent) = self.hosts.key(&parent) {
-                    self.heard(now, task, |turn| turn.parent_failed(key, parent, reason));
-                }
+                let parent = self.hosts.key(&parent);
+                self.heard(now, task, |turn| match parent {
+                    Some(parent) => turn.parent_failed(key, parent, reason),
+                    None => turn.orphaned(key),
+                });
             }
             Up::Proves(proof) => self.keep_proof(key, proof),
             Up::Finished { task, outcome } => {

@@ -4,12 +4,13 @@
 //!
 //! Keeps nothing itself: the engine stores, shares and evicts. What was ordered counts as used for
 //! the time of its retention, so that it is there when those come for whom it was ordered. An order
-//! for a task that is under way or held costs nothing, since the engine has one download of a task
-//! at most.
+//! for a task that is under way or held costs a slot for as long, and nothing else: the engine has
+//! one download of a task at most, and tells the scheduler that ordered it how it goes, also one that
+//! ordered it before and has forgotten.
 
 pub mod config;
 
-use std::{collections::HashSet, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use protocol::TaskId;
@@ -33,7 +34,6 @@ pub struct Seed {
     orders: mpsc::Receiver<WarmOrder>,
     metrics: Metrics,
     slots: Arc<Semaphore>,
-    under_way: HashSet<TaskId>,
     warming: JoinSet<(TaskId, Result<(), OpenError>)>,
 }
 
@@ -78,7 +78,6 @@ impl Seed {
             orders,
             metrics,
             slots: Arc::new(Semaphore::new(WARMING_MAX)),
-            under_way: HashSet::new(),
             warming: JoinSet::new(),
         }
     }
@@ -99,20 +98,18 @@ impl Seed {
     }
 
     fn begin(&mut self, order: WarmOrder) {
-        if !self.under_way.insert(order.task) {
-            return;
-        }
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return;
         };
         let (swarm, retention) = (self.swarm.clone(), self.config.retention);
         self.warming.spawn(async move {
-            let warmed = swarm.warm(order.task, order.origin).await;
+            let task = order.task;
+            let warmed = swarm.warm(order).await;
             if warmed.is_ok() {
-                swarm.retain(order.task, wall_clock() + retention).await;
+                swarm.retain(task, wall_clock() + retention).await;
             }
             drop(slot);
-            (order.task, warmed)
+            (task, warmed)
         });
         self.metrics.warming.set(self.warming.len() as i64);
     }
@@ -120,7 +117,6 @@ impl Seed {
     fn ended(&mut self, ended: Result<(TaskId, Result<(), OpenError>), tokio::task::JoinError>) {
         self.metrics.warming.set(self.warming.len() as i64);
         let Ok((task, warmed)) = ended else { return };
-        self.under_way.remove(&task);
         let outcome = match warmed {
             Ok(()) => "held",
             Err(error) => {

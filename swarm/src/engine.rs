@@ -74,6 +74,9 @@ pub struct Parts {
 pub struct WarmOrder {
     pub task: TaskId,
     pub origin: Origin,
+    /// The scheduler that waits for it, which need not be the one that the ring names for the task
+    /// here.
+    pub by: HostId,
 }
 
 #[derive(Debug)]

@@ -33,7 +33,8 @@ pub(crate) trait Inbox: Send + Sync + std::fmt::Debug {
     async fn tasks_held(&self) -> Vec<TaskId>;
     /// A session has opened or is lost: whoever is fetching may have another scheduler now.
     async fn sessions_changed(&self);
-    async fn told(&self, down: Down);
+    /// `scheduler` says `down`.
+    async fn told(&self, scheduler: &HostId, down: Down);
 }
 
 /// The senders of all sessions, as far as they are open.
@@ -167,12 +168,13 @@ impl Sessions {
         inbox.sessions_changed().await;
         while let Some(down) = session.down.recv().await {
             if self.may_tell(&link.at.id, &down) {
-                inbox.told(down).await;
+                inbox.told(&link.at.id, down).await;
             }
         }
     }
 
-    /// Any scheduler may order a host to warm: it has one download of a task at most.
+    /// Any scheduler may order a host to warm: it has one download of a task at most, and tells all
+    /// that ordered it how that goes.
     fn may_tell(&self, scheduler: &HostId, down: &Down) -> bool {
         matches!(down, Down::Warm { .. }) || self.responsible(down.task()) == Some(scheduler)
     }

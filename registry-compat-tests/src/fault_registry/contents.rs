@@ -52,6 +52,8 @@ pub(super) struct Reply {
     pub(super) status: u16,
     pub(super) headers: Vec<(String, String)>,
     pub(super) body: Bytes,
+    /// Where in the whole the body begins.
+    pub(super) start: usize,
 }
 
 /// The token that the registry's own token endpoint gives.
@@ -202,6 +204,7 @@ impl Reply {
             status,
             headers: Vec::new(),
             body: Bytes::new(),
+            start: 0,
         }
     }
 
@@ -246,6 +249,7 @@ impl Reply {
                 .with("Content-Range", &format!("bytes */{size}"));
         }
         self.status = 206;
+        self.start = first;
         self.body = self.body.slice(first..end);
         let told = format!("bytes {first}-{}/{size}", end - 1);
         self.with("Content-Range", &told)

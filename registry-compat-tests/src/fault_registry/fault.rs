@@ -4,6 +4,8 @@
 
 use std::time::Duration;
 
+use super::flow::{Sluice, Trickle};
+
 /// One way to answer badly. What it does not speak of is answered as a healthy registry would.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
@@ -41,6 +43,10 @@ pub enum Fault {
     DigestHeader(Option<String>),
     /// A `Range` is answered with the whole.
     IgnoresRange,
+    /// The body comes as far as the sluice lets it.
+    Sluiced(Sluice),
+    /// The answer is late, and its body comes a little at a time.
+    Trickles(Trickle),
 }
 
 /// How the end of a body is told.

@@ -16,6 +16,7 @@ use super::{
     State,
     contents::{Head, Reply},
     fault::{End, Fault, Framing},
+    flow::{Flow, Trickle},
 };
 
 /// Bytes of one write.
@@ -28,6 +29,7 @@ struct Sending {
     told_length: usize,
     /// What of the body is sent.
     body: Bytes,
+    flow: Flow,
     /// `None` where the connection goes on.
     end: Option<End>,
 }
@@ -48,7 +50,13 @@ async fn converse(stream: TcpStream, state: &State) -> io::Result<()> {
     let mut stream = BufReader::new(stream);
     while let Some(head) = read_head(&mut stream).await? {
         let (turn, fault) = state.begin(&head);
-        if let Some(Fault::SlowStart(wait)) = &fault {
+        if let Some(
+            Fault::SlowStart(wait)
+            | Fault::Trickles(Trickle {
+                first_after: wait, ..
+            }),
+        ) = &fault
+        {
             sleep(*wait).await;
         }
         let answered = match &fault {
@@ -114,6 +122,7 @@ async fn send(
         framing,
         told_length,
         body,
+        flow,
         end,
     } = sending;
     let mut head = format!("HTTP/1.1 {} As Told\r\n", reply.status);
@@ -130,7 +139,16 @@ async fn send(
     if is_head {
         return Ok(end);
     }
-    for part in body.chunks(WRITE_BYTES) {
+    let mut done = 0;
+    while done < body.len() {
+        let room = tokio::select! {
+            biased;
+            room = flow.room(reply.start, done) => room.min(WRITE_BYTES),
+            // Nothing comes while an answer is under way but the end of the connection: what is
+            // written to one that is over would count as sent.
+            _ended = stream.read_u8() => return Err(io::ErrorKind::ConnectionAborted.into()),
+        };
+        let part = &body[done..body.len().min(done + room)];
         if framing == Framing::Chunked {
             let size = format!("{:x}\r\n", part.len());
             stream.write_all(size.as_bytes()).await?;
@@ -139,6 +157,7 @@ async fn send(
         if framing == Framing::Chunked {
             stream.write_all(b"\r\n").await?;
         }
+        done += part.len();
         sent(part.len());
     }
     if framing == Framing::Chunked && end.is_none() {
@@ -194,11 +213,19 @@ impl Sending {
                 | Fault::RedirectLoop
                 | Fault::RedirectTo(_)
                 | Fault::DigestHeader(_)
-                | Fault::IgnoresRange,
+                | Fault::IgnoresRange
+                | Fault::Sluiced(_)
+                | Fault::Trickles(_),
             )
             | None => (Framing::Length, size, size, None),
         };
+        let flow = match fault {
+            Some(Fault::Sluiced(sluice)) => Flow::Sluiced(sluice.clone()),
+            Some(Fault::Trickles(trickle)) => Flow::Trickling(*trickle),
+            Some(_) | None => Flow::Free,
+        };
         Self {
+            flow,
             body: reply.body.slice(..sent),
             reply,
             framing,

@@ -2,7 +2,12 @@
 
 use protocol::scheduler::{Failure, ParentFailure};
 
-use super::{hosts::HostKey, peer::Exclusion, source::Loss, turn::Turn};
+use super::{
+    hosts::HostKey,
+    peer::{Exclusion, PeerState},
+    source::Loss,
+    turn::Turn,
+};
 
 // === impl Turn ===
 
@@ -36,6 +41,17 @@ impl Turn<'_> {
                 host.failed(reason);
             }
             self.affected.push(child);
+        } else {
+            self.orphaned(child);
+        }
+    }
+
+    /// `child` has lost a parent that it had already lost here. Where it was told to wait for that, it
+    /// may have heard so before it knew, and have nobody's word now.
+    pub(super) fn orphaned(&mut self, child: HostKey) {
+        if let Some(PeerState::Waiting { .. }) = self.task.state(child) {
+            self.task.set_renew_at(child, self.now);
+            self.tell_wait(child);
         }
     }
 

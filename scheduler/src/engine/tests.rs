@@ -394,6 +394,14 @@ fn a_child_without_a_way_to_a_living_fetcher_waits() {
 }
 
 #[test]
+fn who_finds_its_parent_gone_after_it_was_told_to_wait_is_told_again() {
+    let mut engine = Engine::new(limits(), vec!["s".parse().unwrap()]);
+    let script = "s seeds; a joins; a registers; s registers; s leaves; a blames s";
+    let (told, _) = play(&mut engine, epoch(), script);
+    assert_eq!(told, "s<warm a<wait s<source1 a<s a<wait a<wait");
+}
+
+#[test]
 fn a_full_seed_makes_the_child_wait_until_a_slot_is_free() {
     check(
         "s seeds 1; s holds; a joins 0; b joins; a registers; b registers; a completes",

@@ -1,10 +1,10 @@
 //! Opens contents: finds who has the bytes on this host, waits until their size is known, and
 //! keeps what is private from those whom its registry has not let in.
 
-use protocol::{Origin, TaskId, Visibility};
+use protocol::{Origin, TaskId, Up, Visibility};
 use tokio::sync::watch;
 
-use super::{Entry, Swarm, Wanting};
+use super::{Entry, Swarm, Wanting, WarmOrder};
 use crate::{
     conductor::{Event, Interest},
     direct,
@@ -89,19 +89,25 @@ impl Swarm {
     }
 
     /// Has the whole of a task, for nobody in particular: at the rate of prefetch until somebody
-    /// comes to wait for it.
-    pub async fn warm(&self, task: TaskId, origin: Origin) -> Result<(), OpenError> {
+    /// comes to wait for it. Whoever ordered it hears how it goes.
+    pub async fn warm(&self, order: WarmOrder) -> Result<(), OpenError> {
+        let WarmOrder { task, origin, by } = order;
         if self
             .open_stored(&for_others(task, origin.clone()))
             .await?
             .is_some()
         {
+            let held = Up::Held { tasks: vec![task] };
+            // A scheduler that does not hear it hears it when the session opens again.
+            let _ = self.inner.surroundings.sessions.send_to(&by, held).await;
             return Ok(());
         }
-        let mut progress = self
-            .begin_for_others(task, origin, Wanting::Order)
-            .await?
-            .progress;
+        let ActiveTask {
+            inbox,
+            mut progress,
+        } = self.begin_for_others(task, origin, Wanting::Order).await?;
+        // A driver that is gone has said its last word.
+        let _ = inbox.send(Message::Ordered(by)).await;
         let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
         let failure = failure_of(&progress.borrow());
         match failure {

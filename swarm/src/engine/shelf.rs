@@ -2,7 +2,7 @@
 
 use std::sync::PoisonError;
 
-use protocol::{Down, Origin, Role, TaskId, Visibility};
+use protocol::{Down, HostId, Origin, Role, TaskId, Visibility};
 
 use super::{Swarm, Wanting, WarmOrder};
 use crate::{
@@ -85,7 +85,7 @@ impl Inbox for Swarm {
         }
     }
 
-    async fn told(&self, down: Down) {
+    async fn told(&self, scheduler: &HostId, down: Down) {
         let task = down.task();
         let inbox = {
             let tasks = self
@@ -96,17 +96,14 @@ impl Inbox for Swarm {
             tasks.get(&task).map(|flight| flight.active.inbox.clone())
         };
         match (inbox, down) {
-            (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),
-            (None, Down::Warm { task, origin }) => {
-                if self
-                    .inner
-                    .warm
-                    .try_send(WarmOrder { task, origin })
-                    .is_err()
-                {
+            (_, Down::Warm { task, origin }) => {
+                let by = scheduler.clone();
+                let order = WarmOrder { task, origin, by };
+                if self.inner.warm.try_send(order).is_err() {
                     tracing::warn!(%task, "too many orders to warm; this one is dropped");
                 }
             }
+            (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),
             // The download ended while the answer was on its way.
             (None, _) => {}
         }

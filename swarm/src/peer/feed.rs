@@ -132,7 +132,11 @@ impl Feed {
             }
         }
         if new.is_empty() {
-            return Next::Wait(later);
+            // What was fetched without the right to sign it stays unproven.
+            return match progress.stage {
+                Stage::Complete if later.is_none() => Next::Gone,
+                Stage::Running | Stage::Complete | Stage::Failed(_) => Next::Wait(later),
+            };
         }
         self.held.union(&new);
         Next::Tell(Tell::Holds {
@@ -292,6 +296,17 @@ mod tests {
             &progress,
             "begins-1 batch-0,1 batch-2,3 holds-0,1,2,3",
         );
+    }
+
+    #[test]
+    fn what_is_complete_and_not_proven_is_not_waited_for() {
+        let mut feed = Feed::new(task());
+        let mut progress = began(FIRST, Some(1 << 20));
+        progress.batches.push(signed(FIRST, 0..2));
+        progress.held = PieceSet::of_range(0..4);
+        check(&mut feed, &progress, "begins-1 batch-0,1 holds-0,1");
+        progress.stage = Stage::Complete;
+        check(&mut feed, &progress, "gone");
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! What the driver asks of the scheduler, and what it makes of the answers.
 
-use protocol::{Candidate, Down, HostId, ring};
+use protocol::{Candidate, Down, HostId, Up, ring};
 
-use super::driver::{Driver, NOBODY, clock};
-use crate::conductor::{Event, Interest, Relation};
+use super::driver::{Driver, clock};
+use crate::conductor::{Event, Relation};
 
 impl Driver {
     /// Asks the scheduler, else the seed that the ring names, else the source.
@@ -50,6 +50,18 @@ impl Driver {
         }
     }
 
+    /// Schedulers that disagree all send the task to this seed; each hears how it goes.
+    pub(super) async fn ordered(&mut self, scheduler: HostId) {
+        let progress = Up::Progress {
+            task: self.wish.task,
+            attempt: self.attempt.id(),
+            total: self.attempt.piece_count(),
+            new: self.attempt.held().clone(),
+        };
+        let origin = self.wish.origin.clone();
+        self.report.also_tell(scheduler, origin, progress).await;
+    }
+
     pub(super) async fn told(&mut self, down: Down) {
         match down {
             Down::Parents {
@@ -74,6 +86,7 @@ impl Driver {
             }
             Down::Wait { patience, .. } => self.plan(Event::Wait(patience)),
             Down::BackToSource { holders, .. } => {
+                self.may_sign = true;
                 let holders = self.known(holders);
                 self.plan(Event::AtSource(holders));
             }
@@ -82,10 +95,8 @@ impl Driver {
                 self.report.go_silent();
                 self.plan(Event::AtSource(Vec::new()));
             }
-            // A seed's order to begin; this task has begun.
-            Down::Warm { .. } => {
-                self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }))
-            }
+            // A seed's order to begin, which reaches the driver as [`Driver::ordered`].
+            Down::Warm { .. } => {}
         }
     }
 

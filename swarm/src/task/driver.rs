@@ -5,12 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use protocol::{
-    Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Up,
+    Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Role,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -24,7 +23,7 @@ use super::{
     attempt::Attempt,
     begin::Begin,
     hashing::{Hashed, Hashing},
-    report::{self, Report},
+    report::Report,
     surroundings::Surroundings,
 };
 use crate::{
@@ -60,6 +59,8 @@ pub(crate) struct Driver {
     /// What is under way at each supplier: the run that began with a piece, or following it.
     pub(super) at_parents: HashMap<HostId, Vec<(Option<u32>, AbortHandle)>>,
     pub(super) at_source: HashMap<RunId, AbortHandle>,
+    /// Whether others believe what this host signs of the task: it is a seed, or was granted it.
+    pub(super) may_sign: bool,
     unwanted_since: Option<Instant>,
     ended: Option<Stage>,
 }
@@ -85,6 +86,7 @@ impl Driver {
             candidates: HashMap::new(),
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
+            may_sign: host.identity.roles().contains(Role::Seed),
             unwanted_since: None,
             ended: None,
             own: own.clone(),
@@ -174,6 +176,7 @@ impl Driver {
                 self.plan(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
             }
             Message::Scheduler(down) => self.told(down).await,
+            Message::Ordered(scheduler) => self.ordered(scheduler).await,
             Message::SessionsChanged => self.register_again().await,
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
             Message::ParentPiece(parent, piece) => {
@@ -303,9 +306,12 @@ impl Driver {
         }
     }
 
-    fn publish(&mut self) {
-        for batch in self.attempt.sign(&self.host.identity) {
-            self.keep_batch(batch.to_bytes());
+    pub(super) fn publish(&mut self) {
+        // What was fetched without the right is of use here alone, until the right comes.
+        if self.may_sign {
+            for batch in self.attempt.sign(&self.host.identity) {
+                self.keep_batch(batch.to_bytes());
+            }
         }
         self.attempt
             .publish(&self.progress, !self.at_source.is_empty());
@@ -338,27 +344,6 @@ impl Driver {
         } else if since + LINGER <= now {
             self.ended = Some(Stage::Failed(TaskFailure::Cancelled));
         }
-    }
-
-    async fn close(&mut self, stage: &Stage) {
-        self.jobs.shutdown().await;
-        self.publish();
-        while self.keeping.join_next().await.is_some() {}
-        let outcome = match stage {
-            Stage::Running | Stage::Complete => Outcome::Complete,
-            Stage::Failed(TaskFailure::Cancelled) => Outcome::Left,
-            Stage::Failed(TaskFailure::Corrupt) => Outcome::Failed(Failure::Corrupt),
-            Stage::Failed(TaskFailure::NoRoom) => Outcome::Failed(Failure::Local),
-            Stage::Failed(TaskFailure::Source(error)) => Outcome::Failed(report::failure_of(error)),
-        };
-        self.judge_attempts(outcome).await;
-        if outcome == Outcome::Complete
-            && let Some(proof) = self.attempt.proof()
-        {
-            self.report.send(Up::Proves(Arc::new(proof))).await;
-        }
-        self.attempt.close(&self.host.store, outcome).await;
-        self.report.finished(outcome).await;
     }
 }
 

@@ -5,6 +5,7 @@ mod asking;
 pub(crate) mod attempt;
 mod begin;
 pub(crate) mod driver;
+mod ending;
 mod hashing;
 mod parent_run;
 mod parent_tells;
@@ -33,6 +34,8 @@ pub(crate) enum Message {
     /// A reader came, moved or left; or a piece turned out to be unreadable.
     Plan(Event),
     Scheduler(Down),
+    /// This scheduler has ordered the task, and wants to hear of it.
+    Ordered(HostId),
     SessionsChanged,
     Parent(HostId, Tell),
     /// A supplier brought a piece that matched, and it was written.

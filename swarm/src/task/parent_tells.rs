@@ -1,7 +1,8 @@
 //! What a parent says, taken with care: nothing it tells counts before a signature proves it.
 
 use protocol::{
-    HostId, PieceSet, Proof, SignedBatch, Visibility, availability::Tell, scheduler::ParentFailure,
+    HostId, PieceSet, Proof, SignedBatch, Visibility, availability::Tell, batch::BatchError,
+    scheduler::ParentFailure,
 };
 
 use super::{
@@ -100,7 +101,14 @@ impl Driver {
         if let Err(error) = signed.verify(&self.host.identity, self.attempt.fetcher(), wall_clock())
         {
             tracing::warn!(task = %self.wish.task, %error, "a batch of piece digests does not hold");
-            return Err(ParentFailure::Lied);
+            return Err(match error {
+                // Who has the grant is the scheduler's word, which another host may have had at
+                // another time: no lie, and no use.
+                BatchError::NoRight(_) => ParentFailure::Gone,
+                BatchError::Certificate(_) | BatchError::Signature | BatchError::Malformed(_) => {
+                    ParentFailure::Lied
+                }
+            });
         }
         let bytes = signed.to_bytes();
         if self.attempt.take_batch(signed) {

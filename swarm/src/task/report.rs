@@ -18,6 +18,8 @@ pub(crate) struct Report {
     task: TaskId,
     sessions: Sessions,
     standing: Standing,
+    /// Schedulers that ordered the task; they are told the same as the one that it belongs to.
+    ordered_by: Vec<HostId>,
     new: PieceSet,
     due: Option<Instant>,
 }
@@ -40,6 +42,7 @@ impl Report {
             task,
             sessions,
             standing: Standing::Unknown,
+            ordered_by: Vec::new(),
             new: PieceSet::default(),
             due: None,
         }
@@ -51,6 +54,7 @@ impl Report {
         let responsible = self.sessions.responsible(self.task).cloned();
         if let Standing::Registered(before) = &self.standing
             && Some(before) != responsible.as_ref()
+            && !self.ordered_by.contains(before)
         {
             let left = Up::Finished {
                 task: self.task,
@@ -68,6 +72,29 @@ impl Report {
             Some(_) | None => Standing::Unknown,
         };
         is_heard
+    }
+
+    /// Tells `scheduler`, which has ordered the task, what the one that it belongs to knows, and
+    /// from now on everything that that one is told. Its answers are not heard.
+    pub(crate) async fn also_tell(&mut self, scheduler: HostId, origin: Origin, progress: Up) {
+        let task = self.task;
+        if self.is_silent() {
+            // What is private each host asks for itself.
+            let outcome = Outcome::Failed(Failure::Refused);
+            let refused = Up::Finished { task, outcome };
+            let _ = self.sessions.send_to(&scheduler, refused).await;
+            return;
+        }
+        if self.sessions.responsible(task) != Some(&scheduler) {
+            let register = Up::Register { task, origin };
+            for message in [register, progress] {
+                // As with `send`.
+                let _ = self.sessions.send_to(&scheduler, message).await;
+            }
+        }
+        if !self.ordered_by.contains(&scheduler) {
+            self.ordered_by.push(scheduler);
+        }
     }
 
     pub(crate) fn is_registered(&self) -> bool {
@@ -128,6 +155,10 @@ impl Report {
     }
 
     pub(crate) async fn send(&self, message: Up) {
+        let own = self.sessions.responsible(self.task);
+        for other in self.ordered_by.iter().filter(|other| Some(*other) != own) {
+            let _ = self.sessions.send_to(other, message.clone()).await;
+        }
         // A scheduler that does not hear it learns it when the session opens again.
         let _ = self.sessions.send(self.task, message).await;
     }
