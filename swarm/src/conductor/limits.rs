@@ -36,6 +36,8 @@ pub struct Limits {
     pub source_runs: usize,
     /// A read this far ahead of a source run waits for it.
     pub soon_bytes: u64,
+    /// A download of which this share is here goes on although nobody reads it any more.
+    pub keep_from_percent: u32,
     /// How long the scheduler may think before the source is asked without it.
     pub answer_timeout: Duration,
 }
@@ -60,6 +62,7 @@ impl Default for Limits {
             adoption: Duration::from_millis(500),
             source_runs: 4,
             soon_bytes: 8 << 20,
+            keep_from_percent: 50,
             answer_timeout: Duration::from_secs(2),
         }
     }

@@ -172,6 +172,15 @@ impl Conductor {
         count.is_some_and(|count| self.had.len() >= count)
     }
 
+    /// Whether so much is here that the rest is worth having although nobody reads it.
+    pub fn is_nearly_whole(&self) -> bool {
+        let count = self.layout.and_then(|layout| layout.piece_count());
+        count.is_some_and(|count| {
+            let enough = u64::from(count) * u64::from(self.limits.keep_from_percent);
+            enough <= u64::from(self.had.len()) * 100
+        })
+    }
+
     /// Whether nobody on this host wants anything of it now.
     pub fn is_unwanted(&self) -> bool {
         self.interests.is_empty()

@@ -457,6 +457,26 @@ fn siblings_alone_are_enough_while_they_bring_something() {
 }
 
 #[test]
+fn half_of_a_body_is_worth_the_rest_and_less_is_not() {
+    for (pieces, had, expect) in [
+        (1, 0, false),
+        (1, 1, true),
+        (3, 1, false),
+        (3, 2, true),
+        (99, 49, false),
+        (99, 50, true),
+        (199, 99, false),
+    ] {
+        let had = PieceSet::of_range(0..had);
+        let mut conductor = Conductor::new(limits(), 0, had);
+        assert!(!conductor.is_nearly_whole(), "its size is not known");
+        let layout = Layout::for_size(Some(pieces * KIB256));
+        conductor.handle(epoch(), Event::Begun(layout));
+        assert_eq!(conductor.is_nearly_whole(), expect, "of {pieces}");
+    }
+}
+
+#[test]
 fn an_empty_body_is_whole_at_once() {
     let mut conductor = Conductor::new(limits(), 0, PieceSet::default());
     conductor.handle(epoch(), Event::Begun(Layout::for_size(Some(0))));

@@ -34,9 +34,6 @@ use crate::{
 /// How long a download goes on after its last reader left: it may come back and resume.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// A download that is at least this far is ended although nobody reads it.
-const KEEP_FROM_PERCENT: u32 = 50;
-
 /// The reader that stands for an order to have it all, with nobody reading.
 pub(crate) const NOBODY: ReaderId = ReaderId(0);
 
@@ -338,8 +335,7 @@ impl Driver {
         }
         let now = clock();
         let since = *self.unwanted_since.get_or_insert(now);
-        let total = self.attempt.piece_count().unwrap_or(u32::MAX);
-        if self.attempt.held().len() >= total / 100 * KEEP_FROM_PERCENT && total < u32::MAX {
+        if self.conductor.is_nearly_whole() {
             self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
         } else if since + LINGER <= now {
             self.ended = Some(Stage::Failed(TaskFailure::Cancelled));
