@@ -2,7 +2,7 @@
 //!
 //! The one place that knows which role is here and which is reached over the network.
 
-use std::{path::Path, sync::Arc, time::SystemTime};
+use std::{sync::Arc, time::SystemTime};
 
 use anyhow::Context as _;
 use prometheus::Registry;
@@ -25,13 +25,7 @@ use swarm::{
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{
-    config::{Config, IdentitySource},
-    operators::Operators,
-};
-
-/// The cluster of a host that has no certificate files.
-const OWN_CLUSTER: &str = "local";
+use crate::{config::Config, operators::Operators};
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Roles {
@@ -51,7 +45,7 @@ pub(crate) struct Roles {
 impl Roles {
     /// Builds every role that `config` names. The store is opened, nothing is bound.
     pub(crate) async fn build(config: Config, registry: &Registry) -> anyhow::Result<Self> {
-        let identity = identity(&config)?;
+        let identity = config.identity.clone();
         let (scheduler, scheduler_driver) = match config.roles.contains(Role::Scheduler) {
             true => {
                 let metrics = scheduler::Metrics::new(registry)?;
@@ -226,31 +220,6 @@ fn operators(
         by_scheduler: config.swarm.schedulers.iter().map(remote).collect(),
         local: None,
     }
-}
-
-fn identity(config: &Config) -> anyhow::Result<Identity> {
-    match &config.identity {
-        IdentitySource::InMemory => {
-            let id: HostId = "local".parse()?;
-            Ok(Identity::ephemeral(id, OWN_CLUSTER, config.roles)?)
-        }
-        IdentitySource::Files { ca, cert, key } => {
-            let identity = Identity::from_pem(&text(ca)?, &text(cert)?, &text(key)?)?;
-            for role in config.roles.iter() {
-                anyhow::ensure!(
-                    identity.roles().contains(role),
-                    "the certificate in {} does not give this host the role {}; its roles are in the URI name",
-                    cert.display(),
-                    role.as_str(),
-                );
-            }
-            Ok(identity)
-        }
-    }
-}
-
-fn text(path: &Path) -> anyhow::Result<String> {
-    std::fs::read_to_string(path).with_context(|| format!("{} cannot be read", path.display()))
 }
 
 async fn proxy(

@@ -2,5 +2,6 @@
 //! the tree it is built from.
 
 mod config;
+mod papers;
 mod process;
 mod tidy;

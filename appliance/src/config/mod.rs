@@ -3,6 +3,7 @@
 //! [`RawConfig`] is the file as written, [`Config`] what the process runs on. Each crate checks
 //! its own table; this file checks what concerns the process, and what one table asks of another.
 
+mod identity;
 mod problem;
 mod read;
 
@@ -12,9 +13,10 @@ use std::{
     time::Duration,
 };
 
-use protocol::{Role, Roles};
+use protocol::{Identity, Role, Roles};
 use serde::{Deserialize, Serialize};
 
+pub use identity::RawIdentity;
 pub use problem::{Problem, Problems};
 pub use read::read;
 
@@ -61,15 +63,6 @@ pub enum LogFormat {
     Json,
 }
 
-/// The `[identity]` table: PEM files; all three or none.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RawIdentity {
-    pub ca: PathBuf,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-}
-
 /// The `[admin]` table.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -85,24 +78,12 @@ pub struct Config {
     pub drain_timeout: Duration,
     pub connections_max: usize,
     pub log_format: LogFormat,
-    pub identity: IdentitySource,
+    pub identity: Identity,
     pub proxy: proxy::Config,
     pub swarm: swarm::config::Config,
     pub scheduler: scheduler::Config,
     pub seed: seed::Config,
     pub admin_listen: SocketAddr,
-}
-
-/// Where the certificate of this host comes from.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum IdentitySource {
-    Files {
-        ca: PathBuf,
-        cert: PathBuf,
-        key: PathBuf,
-    },
-    /// Made at start, known to nobody else: the host is a cluster of its own.
-    InMemory,
 }
 
 // === impl RawConfig ===
@@ -139,8 +120,7 @@ impl RawConfig {
         if self.connections_max == 0 {
             problems.push(Problem::at("connections_max", "must be at least 1"));
         }
-        let identity = self.identity.check(&mut problems);
-        if identity == IdentitySource::InMemory {
+        if self.identity.is_empty() {
             problems.extend(self.listeners_that_need_an_identity());
         }
         let surroundings = proxy::config::Surroundings {
@@ -152,8 +132,9 @@ impl RawConfig {
         let swarm = told(self.swarm.check(), &mut problems);
         let scheduler = told(self.scheduler.check(), &mut problems);
         let seed = told(self.seed.check(), &mut problems);
-        let (Some(proxy), Some(swarm), Some(scheduler), Some(seed), true) =
-            (proxy, swarm, scheduler, seed, problems.is_empty())
+        let identity = self.identity.check(roles, &mut problems);
+        let (Some(proxy), Some(swarm), Some(scheduler), Some(seed), Some(identity), true) =
+            (proxy, swarm, scheduler, seed, identity, problems.is_empty())
         else {
             return Err(problems);
         };
@@ -227,33 +208,6 @@ fn not_built(role: Role) -> String {
         "the {} role is not in this version; remove it",
         role.as_str()
     )
-}
-
-// === impl RawIdentity ===
-
-impl RawIdentity {
-    fn check(&self, problems: &mut Vec<Problem>) -> IdentitySource {
-        let files = [
-            ("identity.ca", &self.ca),
-            ("identity.cert", &self.cert),
-            ("identity.key", &self.key),
-        ];
-        let is_empty = |path: &Path| path.as_os_str().is_empty();
-        if files.iter().all(|(_, path)| is_empty(path)) {
-            return IdentitySource::InMemory;
-        }
-        for (key, _) in files.iter().filter(|(_, path)| is_empty(path)) {
-            problems.push(Problem::at(
-                key,
-                "is missing: ca, cert and key are given together or not at all",
-            ));
-        }
-        IdentitySource::Files {
-            ca: self.ca.clone(),
-            cert: self.cert.clone(),
-            key: self.key.clone(),
-        }
-    }
 }
 
 // === impl RawAdmin ===

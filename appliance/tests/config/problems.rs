@@ -1,6 +1,9 @@
 //! What is told of a file that cannot be used: everything, at once, with lines.
 
-use appliance::config::read;
+use appliance::config::{BUILT_ROLES, read};
+use protocol::Role;
+
+use crate::papers::papers;
 
 /// Reads `text` and compares the problems, one a line.
 #[track_caller]
@@ -86,23 +89,46 @@ fn certificate_files_come_together() {
         "[identity]\nca = \"ca.pem\"\nkey = \"key.pem\"",
         &["line 1: identity.cert: is missing: ca, cert and key are given together or not at all"],
     );
+    let missing = |line, key: &str, file: &str| {
+        format!(
+            "line {line}: identity.{key}: {file} cannot be read: No such file or directory (os error 2)"
+        )
+    };
     check(
-        "[identity]\nca = \"ca.pem\"\ncert = \"cert.pem\"\nkey = \"key.pem\"",
-        &[],
+        "[identity]\nca = \"/no/ca\"\ncert = \"/no/cert\"\nkey = \"/no/key\"",
+        &[
+            &missing(2, "ca", "/no/ca"),
+            &missing(3, "cert", "/no/cert"),
+            &missing(4, "key", "/no/key"),
+        ],
     );
 }
 
 #[test]
-fn nothing_listens_to_others_before_the_host_has_an_identity() {
+fn a_role_that_the_certificate_does_not_give_is_told() -> anyhow::Result<()> {
+    let (folder, table) = papers(&[Role::Proxy])?;
+    check(&format!("roles = [\"proxy\"]\n{table}"), &[]);
+    let cert = folder.path().join("cert.pem");
+    check(
+        &format!("roles = [\"proxy\", \"seed\"]\n{table}"),
+        &[&format!(
+            "line 4: identity.cert: the certificate in {} does not give this host the role seed; its roles are in the URI name",
+            cert.display()
+        )],
+    );
+    Ok(())
+}
+
+#[test]
+fn nothing_listens_to_others_before_the_host_has_an_identity() -> anyhow::Result<()> {
     let admin = "[admin]\nlisten = \"0.0.0.0:65009\"\n";
     check(
         admin,
         &["line 2: admin.listen: must be a loopback address while [identity] is not set"],
     );
-    check(
-        &format!("{admin}[identity]\nca = \"a\"\ncert = \"b\"\nkey = \"c\""),
-        &[],
-    );
+    let (_folder, table) = papers(&BUILT_ROLES)?;
+    check(&format!("{admin}{table}"), &[]);
+    Ok(())
 }
 
 #[test]

@@ -209,8 +209,8 @@ fn a_data_directory_belongs_to_one_process() -> anyhow::Result<()> {
 #[test]
 fn up_binds_loopback_addresses_only() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
-    let config = FREE_PORTS.replacen("127.0.0.1:0", "0.0.0.0:0", 1)
-        + "[identity]\nca = \"ca\"\ncert = \"cert\"\nkey = \"key\"\n";
+    let (_papers, identity) = crate::papers::papers(&appliance::config::BUILT_ROLES)?;
+    let config = FREE_PORTS.replacen("127.0.0.1:0", "0.0.0.0:0", 1) + &identity;
     let told = refusal(folder.path(), &folder.path().join("data"), &config)?;
     assert!(told.contains("binds loopback addresses only"), "{told}");
     Ok(())
