@@ -2,6 +2,8 @@
 //! fails. Everything goes over sockets.
 
 mod herds;
+mod liar;
+mod parents;
 mod schedulers;
 mod seeds;
 mod source;
