@@ -5,7 +5,7 @@ use std::{fmt, time::SystemTime};
 use bytesize::ByteSize;
 use protocol::{ContentKind, Digest, TaskId, Visibility};
 use serde::{Deserialize, Serialize};
-use swarm::store::{Store, TaskSummary};
+use swarm::store::{PINNED_PERCENT_MAX, Pinned, Store, TaskSummary};
 
 /// Everything in the store, the last used first.
 #[derive(Debug, Serialize, Deserialize)]
@@ -24,6 +24,7 @@ pub(crate) struct CacheEntry {
     allocated: u64,
     complete: bool,
     private: bool,
+    pinned: bool,
     /// Seconds since 1970.
     last_used: u64,
 }
@@ -32,6 +33,13 @@ pub(crate) struct CacheEntry {
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct CacheRemoval {
     pub(crate) removed: bool,
+}
+
+/// What became of a wish to pin, or to unpin.
+#[derive(Debug, Serialize, Deserialize)]
+pub(crate) struct CachePin {
+    /// What stood in the way; nothing where it was done.
+    pub(crate) problem: Option<String>,
 }
 
 // === impl CacheList ===
@@ -57,10 +65,11 @@ impl fmt::Display for CacheList {
                 "partial"
             };
             let visibility = if entry.private { "private" } else { "public" };
+            let pinned = if entry.pinned { "  pinned" } else { "" };
             let CacheEntry { digest, kind, .. } = entry;
             writeln!(
                 f,
-                "{digest}  {kind:<8}  {size:>10}  {state:<8}  {visibility}"
+                "{digest}  {kind:<8}  {size:>10}  {state:<8}  {visibility}{pinned}"
             )?;
         }
         let allocated = self.entries.iter().map(|entry| entry.allocated).sum();
@@ -86,6 +95,7 @@ impl From<TaskSummary> for CacheEntry {
             allocated: summary.allocated,
             complete: summary.complete,
             private: summary.visibility != Visibility::Public,
+            pinned: summary.pinned,
             last_used: used.map_or(0, |used| used.as_secs()),
         }
     }
@@ -99,5 +109,32 @@ impl CacheRemoval {
         Self {
             removed: store.remove(TaskId(digest)),
         }
+    }
+}
+
+// === impl CachePin ===
+
+impl CachePin {
+    /// Blocking.
+    pub(crate) fn pin(store: &Store, digest: Digest) -> Self {
+        let problem = match store.pin(TaskId(digest)) {
+            Ok(Pinned::Stays) => None,
+            Ok(Pinned::Missing) => Some(format!("{digest} is not in the store")),
+            Ok(Pinned::NoShare) => Some(format!(
+                "pins may take {PINNED_PERCENT_MAX} % of the quota, and {digest} would take more; unpin something, or raise swarm.storage_quota"
+            )),
+            Err(error) => Some(error.to_string()),
+        };
+        Self { problem }
+    }
+
+    /// Blocking.
+    pub(crate) fn unpin(store: &Store, digest: Digest) -> Self {
+        let problem = match store.unpin(TaskId(digest)) {
+            Ok(true) => None,
+            Ok(false) => Some(format!("{digest} is not pinned")),
+            Err(error) => Some(error.to_string()),
+        };
+        Self { problem }
     }
 }

@@ -8,16 +8,18 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use http::Method;
-use protocol::Digest;
+use protocol::{Digest, HostId};
 
 use crate::{
-    cache::{CacheList, CacheRemoval},
+    cache::{CacheList, CachePin, CacheRemoval},
     config::DATA_DIR,
     control::client,
     environment,
+    explain::Explained,
+    preheat::{self, PreheatScope, Wish},
     setup::{self, Runtime},
     start::{self, load},
-    status::Status,
+    status::{self, View},
     terminal,
 };
 
@@ -50,6 +52,35 @@ enum Command {
     /// What the running node does.
     Status {
         #[command(flatten)]
+        view: View,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Has an image in the swarm before anybody pulls it.
+    Preheat {
+        /// As for `docker pull`.
+        image: String,
+        /// As in linux/amd64, any number of times; default: that of the node.
+        #[arg(long = "platform", value_name = "OS/ARCHITECTURE")]
+        platforms: Vec<String>,
+        #[arg(long, conflicts_with = "platforms")]
+        all_platforms: bool,
+        #[arg(long, value_enum, default_value = "seeds")]
+        scope: PreheatScope,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Why the hosts that are getting a content have the parents that they have.
+    Explain {
+        /// As in sha256:…
+        task: Digest,
+        /// This host alone, whether or not it is getting it.
+        #[arg(long, value_name = "ID")]
+        host: Option<HostId>,
+        /// As JSON, for programs.
+        #[arg(long)]
+        json: bool,
+        #[command(flatten)]
         node: NodeArguments,
     },
     /// The resolved configuration, or every problem in the file at once.
@@ -76,6 +107,20 @@ enum CacheCommand {
     },
     /// Removes one content; whoever reads it now reads on.
     Rm {
+        /// As in sha256:…
+        digest: Digest,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Keeps one content, whatever else wants its room, until it is unpinned or removed.
+    Pin {
+        /// As in sha256:…
+        digest: Digest,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Lets one content go again when its room is wanted.
+    Unpin {
         /// As in sha256:…
         digest: Digest,
         #[command(flatten)]
@@ -109,7 +154,28 @@ fn run(command: Command) -> anyhow::Result<()> {
     match command {
         Command::Up { data_dir, config } => start::up(data_dir, config.as_deref()),
         Command::Run { config, roles } => start::run(&config, roles),
-        Command::Status { node } => status(&node),
+        Command::Status { view, node } => status::show(&node.data_dirs()?, view),
+        Command::Preheat {
+            image,
+            platforms,
+            all_platforms,
+            scope,
+            node,
+        } => {
+            let wish = Wish {
+                image,
+                platforms,
+                all_platforms,
+                scope,
+            };
+            preheat::run(&node.data_dirs()?, &wish)
+        }
+        Command::Explain {
+            task,
+            host,
+            json,
+            node,
+        } => explain(task, host, json, &node),
         Command::Cache(command) => cache(&command),
         Command::CheckConfig { file } => check_config(&file),
         Command::Setup { runtime, dry_run } => setup_runtime(runtime, dry_run),
@@ -126,9 +192,19 @@ fn check_config(file: &Path) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn status(node: &NodeArguments) -> anyhow::Result<()> {
-    let status: Status = client::ask(&node.data_dirs()?, &Method::GET, "/status")?;
-    terminal::say(&status.to_string());
+fn explain(
+    task: Digest,
+    host: Option<HostId>,
+    as_json: bool,
+    node: &NodeArguments,
+) -> anyhow::Result<()> {
+    let host = host.map_or_else(String::new, |host| format!("?{host}"));
+    let path = format!("/explain/{task}{host}");
+    let explained: Explained = client::ask(&node.data_dirs()?, &Method::GET, &path)?;
+    match as_json {
+        true => terminal::say(&serde_json::to_string(&explained)?),
+        false => terminal::say(&explained.to_string()),
+    }
     Ok(())
 }
 
@@ -144,8 +220,22 @@ fn cache(command: &CacheCommand) -> anyhow::Result<()> {
             anyhow::ensure!(removal.removed, "{digest} is not in the store");
             terminal::say(&format!("{digest} is removed"));
         }
+        CacheCommand::Pin { digest, node } => {
+            pin(node, &Method::POST, digest)?;
+            terminal::say(&format!("{digest} stays"));
+        }
+        CacheCommand::Unpin { digest, node } => {
+            pin(node, &Method::DELETE, digest)?;
+            terminal::say(&format!("{digest} may go"));
+        }
     }
     Ok(())
+}
+
+fn pin(node: &NodeArguments, method: &Method, digest: &Digest) -> anyhow::Result<()> {
+    let path = format!("/cache/{digest}/pin");
+    let pin: CachePin = client::ask(&node.data_dirs()?, method, &path)?;
+    pin.problem.map_or(Ok(()), |problem| anyhow::bail!(problem))
 }
 
 fn setup_runtime(runtime: Runtime, dry_run: bool) -> anyhow::Result<()> {

@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use protocol::{
-    Identity, PeerIdentity, Scheduler,
-    grpc::{self, ServeError},
+    Identity, PeerIdentity,
+    grpc::{self, SchedulerServices, ServeError},
     identity::IdentityError,
 };
 use proxy::Proxy;
@@ -33,10 +33,10 @@ pub(crate) struct PeerHandler {
     server: PeerServer,
 }
 
-/// Hosts that open their session.
+/// Hosts that open their session, and what their operators ask.
 pub(crate) struct SchedulerHandler {
     door: Door,
-    scheduler: Arc<SchedulerService>,
+    services: SchedulerServices,
 }
 
 /// Lets in who has a certificate of the cluster.
@@ -103,7 +103,11 @@ impl SchedulerHandler {
         scheduler: Arc<SchedulerService>,
     ) -> Result<Self, IdentityError> {
         let door = Door::new(identity, &[grpc::ALPN])?;
-        Ok(Self { door, scheduler })
+        let services = SchedulerServices {
+            scheduler: scheduler.clone(),
+            operator: scheduler,
+        };
+        Ok(Self { door, services })
     }
 }
 
@@ -114,13 +118,12 @@ impl Handler for SchedulerHandler {
         address: SocketAddr,
         closing: CancellationToken,
     ) -> BoxFuture<'static, ()> {
-        let door = self.door.clone();
-        let scheduler: Arc<dyn Scheduler> = self.scheduler.clone();
+        let (door, services) = (self.door.clone(), self.services.clone());
         let serving = async move {
             let Some((stream, peer)) = door.open(stream, address).await else {
                 return;
             };
-            let served = grpc::serve_scheduler(stream, peer, scheduler, closing.cancelled()).await;
+            let served = grpc::serve_scheduler(stream, peer, services, closing.cancelled()).await;
             tell(address, served);
         };
         serving.boxed()

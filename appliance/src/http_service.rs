@@ -4,7 +4,7 @@ use std::{convert::Infallible, future::Future, time::Duration};
 
 use bytes::Bytes;
 use http::{Request, Response, StatusCode, header};
-use http_body_util::Full;
+use http_body_util::{BodyExt as _, Full, combinators::BoxBody};
 use hyper::{body::Incoming, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -13,8 +13,8 @@ use tokio_util::sync::CancellationToken;
 /// A client that takes longer to write its request is left.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A whole answer.
-pub(crate) type Answer = Response<Full<Bytes>>;
+/// An answer, whole or in parts that come as they are made.
+pub(crate) type Answer = Response<BoxBody<Bytes, Infallible>>;
 
 /// Serves one connection; once `closing` is cancelled the running request is the last.
 pub(crate) async fn serve<S, F>(
@@ -53,7 +53,7 @@ pub(crate) fn text(status: StatusCode, body: impl Into<String>) -> Answer {
 
 /// An answer of the given media type.
 pub(crate) fn answer(status: StatusCode, media_type: &'static str, body: String) -> Answer {
-    let mut answer = Response::new(Full::new(Bytes::from(body)));
+    let mut answer = Response::new(Full::new(Bytes::from(body)).boxed());
     *answer.status_mut() = status;
     answer.headers_mut().insert(
         header::CONTENT_TYPE,

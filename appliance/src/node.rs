@@ -5,7 +5,6 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use prometheus::Registry;
 use sd_notify::NotifyState;
-use swarm::store::Store;
 use tokio::sync::watch;
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -19,6 +18,7 @@ use crate::{
     handlers::{PeerHandler, ProxyHandler, SchedulerHandler},
     listen::{self, Bound},
     metrics::Metrics,
+    preheat::Preheater,
     roles::Roles,
     status::Overview,
 };
@@ -118,8 +118,12 @@ impl Node {
 
         let handler = AdminHandler(Admin::new(registry.clone(), phase_seen.clone()));
         node.accept(ListenerName::Admin, admin, Arc::new(handler))?;
-        let store = roles.swarm.store().clone();
-        node.start_control(named, registry, (phase_seen, store))?;
+        let preheater = Preheater {
+            proxy: roles.proxy.clone(),
+            swarm: roles.swarm.clone(),
+            operators: roles.operators.clone(),
+        };
+        node.start_control(named, registry, (phase_seen, preheater))?;
         Ok(node)
     }
 
@@ -167,16 +171,18 @@ impl Node {
         &self,
         roles: Vec<String>,
         registry: Registry,
-        (phase, store): (watch::Receiver<Phase>, Store),
+        (phase, preheater): (watch::Receiver<Phase>, Preheater),
     ) -> anyhow::Result<()> {
         let overview = Overview {
             roles,
             endpoints: self.endpoints.clone(),
             registry,
             phase,
+            swarm: preheater.swarm.clone(),
+            operators: preheater.operators.clone(),
         };
         let socket = DataDir::socket_in(self.data_dir.path());
-        let server = control::Server::bind(&socket, overview, store)?;
+        let server = control::Server::bind(&socket, overview, preheater)?;
         self.context
             .tasks
             .spawn(server.run(self.context.closing.clone(), self.context.tasks.clone()));

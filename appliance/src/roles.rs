@@ -7,23 +7,28 @@ use std::{path::Path, sync::Arc, time::SystemTime};
 use anyhow::Context as _;
 use prometheus::Registry;
 use protocol::{
-    Host, HostId, Identity, Role, Scheduler,
-    grpc::{AvailabilityClient, SchedulerClient},
+    Host, HostId, Identity, Operator, Role, Scheduler,
+    grpc::{AvailabilityClient, OperatorClient, SchedulerClient},
     scheduler::Hello,
 };
 use proxy::Proxy;
 use scheduler::{SchedulerDriver, SchedulerService};
 use seed::Seed;
 use swarm::{
-    Parts, Swarm, conductor,
-    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient},
+    Parts, Swarm,
+    bandwidth::{BandwidthMetrics, Throttle, Throttles},
+    conductor,
+    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
     source::{SourceMetrics, Upstreams},
     store::{self, Store},
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::config::{Config, IdentitySource};
+use crate::{
+    config::{Config, IdentitySource},
+    operators::Operators,
+};
 
 /// The cluster of a host that has no certificate files.
 const OWN_CLUSTER: &str = "local";
@@ -35,6 +40,7 @@ pub(crate) struct Roles {
     pub(crate) peer_server: PeerServer,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) scheduler: Option<Arc<SchedulerService>>,
+    pub(crate) operators: Operators,
     scheduler_driver: Option<SchedulerDriver>,
     seed: Option<Seed>,
     hello: Hello,
@@ -60,42 +66,44 @@ impl Roles {
             SourceMetrics::register(registry)?,
         )?;
         let peer_metrics = PeerMetrics::new(registry)?;
-        let piece_client = PieceClient::new(&identity, Default::default(), peer_metrics.clone())?;
-        let limits = conductor::Limits {
-            piece_timeout: config.swarm.piece_timeout,
-            ..conductor::Limits::default()
+        let bandwidth = BandwidthMetrics::register(registry)?;
+        let throttles = Throttles::new(config.swarm.rates, &bandwidth);
+        let bounds = PieceClientConfig {
+            throttle: throttles.fetch,
+            ..PieceClientConfig::default()
         };
+        let piece_client = PieceClient::new(&identity, bounds, peer_metrics.clone())?;
         let (swarm, orders) = Swarm::new(Parts {
             store: open_store(&config).await?,
-            upstreams: upstreams.clone(),
+            upstreams: upstreams.throttled(throttles.source),
             schedulers: schedulers(&config, &identity, scheduler.as_ref()),
             availability: Arc::new(AvailabilityClient::new(identity.clone())),
             identity: identity.clone(),
             pieces: piece_client,
             seeds: config.swarm.seeds.clone(),
-            limits,
+            limits: limits(&config),
+            prefetch: throttles.prefetch,
             metrics: swarm::metrics::Metrics::register(registry)?,
         });
-        let is_seed = config.roles.contains(Role::Seed);
-        let seed = match is_seed {
-            true => Some(Seed::new(
-                swarm.clone(),
-                orders,
-                seed::Metrics::register(registry)?,
-            )),
-            false => None,
-        };
+        // Every host has what it is told to have; the role says who is asked to begin.
+        let seed = Seed::new(
+            config.seed.clone(),
+            swarm.clone(),
+            orders,
+            seed::Metrics::register(registry)?,
+        );
         let hello = Hello {
             host: Host {
                 id: identity.id().clone(),
                 address: config.swarm.advertise,
             },
-            is_seed,
+            is_seed: config.roles.contains(Role::Seed),
             upload_slots: config.swarm.upload_slots,
             idc: config.swarm.idc.clone(),
             location: config.swarm.location.clone(),
         };
-        let peer_server = peer_server(&config, &swarm, peer_metrics);
+        let operators = operators(&config, &identity, scheduler.as_ref());
+        let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
             true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
             false => None,
@@ -106,8 +114,9 @@ impl Roles {
             peer_server,
             proxy,
             scheduler,
+            operators,
             scheduler_driver,
-            seed,
+            seed: Some(seed),
             hello,
         })
     }
@@ -121,13 +130,27 @@ impl Roles {
             tasks.spawn(seed.run(closing.clone()));
         }
         let (swarm, hello, closing) = (self.swarm.clone(), self.hello.clone(), closing.clone());
-        tasks.spawn(async move { swarm.run(hello, closing).await });
+        let server = self.peer_server.clone();
+        tasks.spawn(async move { swarm.run(hello, server, closing).await });
     }
 }
 
-fn peer_server(config: &Config, swarm: &Swarm, metrics: PeerMetrics) -> PeerServer {
+fn limits(config: &Config) -> conductor::Limits {
+    conductor::Limits {
+        piece_timeout: config.swarm.piece_timeout,
+        ..conductor::Limits::default()
+    }
+}
+
+fn peer_server(
+    config: &Config,
+    swarm: &Swarm,
+    throttle: Throttle,
+    metrics: PeerMetrics,
+) -> PeerServer {
     let bounds = PeerServerConfig {
         upload_slots: config.swarm.upload_slots,
+        throttle,
         ..PeerServerConfig::default()
     };
     PeerServer::new(Arc::new(swarm.clone()), bounds, metrics)
@@ -180,6 +203,29 @@ fn schedulers(
         },
     };
     named.iter().map(reach).collect()
+}
+
+/// The same schedulers, as they are asked by an operator.
+fn operators(
+    config: &Config,
+    identity: &Identity,
+    local: Option<&Arc<SchedulerService>>,
+) -> Operators {
+    if let Some(service) = local {
+        let operator: Arc<dyn Operator> = service.clone();
+        return Operators {
+            by_scheduler: [(identity.id().clone(), operator.clone())].into(),
+            local: Some(operator),
+        };
+    }
+    let remote = |host: &Host| {
+        let client = OperatorClient::new(identity.clone(), host.clone());
+        (host.id.clone(), Arc::new(client) as Arc<dyn Operator>)
+    };
+    Operators {
+        by_scheduler: config.swarm.schedulers.iter().map(remote).collect(),
+        local: None,
+    }
 }
 
 fn identity(config: &Config) -> anyhow::Result<Identity> {

@@ -25,3 +25,15 @@ pub(crate) fn fail(text: &str) {
 pub(crate) fn is_attended() -> bool {
     std::io::stderr().is_terminal()
 }
+
+/// Whether what is said goes to a person, and bars can be drawn for them.
+pub(crate) fn is_watched() -> bool {
+    std::io::stdout().is_terminal() && std::io::stderr().is_terminal()
+}
+
+/// Says `text` in the place of what was said before, where a person watches.
+pub(crate) fn say_anew(text: &str) {
+    // Home, and away with everything below: ECMA-48, CUP and ED.
+    let start = if is_watched() { "\u{1b}[H\u{1b}[J" } else { "" };
+    say(&format!("{start}{text}"));
+}

@@ -1,10 +1,12 @@
 //! What nobody holds yet, through Darter against straight from the registry: on a host that is
 //! scheduler, seed and proxy itself, on one whose seed is another host, and on a second host after
-//! the first. Each round has new hosts with empty stores.
+//! the first. Each round has new hosts with empty stores. On the loopback the registry is as fast
+//! as memory, so the first of them is also seen over a link of a known rate.
 
 use anyhow::Result;
 
 use crate::{
+    link::Link,
     load::{Fetched, milliseconds},
     table::{Comparison, Goal, Pair, Unit},
     upstream::{Content, Upstream},
@@ -21,6 +23,9 @@ struct Round {
     direct_again: Fetched,
     /// By a host whose seed, on another host, has nothing yet.
     through_seed: Fetched,
+    /// Over the link: straight from the registry, and by a host that is scheduler and seed as well.
+    direct_over_link: Fetched,
+    alone_over_link: Fetched,
 }
 
 /// A pull of a round.
@@ -40,7 +45,14 @@ const COLD: [Option<Goal>; 2] = [
     Some(Goal::RatioAtMost(1.02)),
 ];
 
-const ROWS: [Row; 4] = [
+const ROWS: [Row; 5] = [
+    Row {
+        what: "cold pull over 1 Gbit/s, one process",
+        darter: |round| &round.alone_over_link,
+        against: "direct",
+        other: |round| &round.direct_over_link,
+        goals: COLD,
+    },
     Row {
         what: "cold pull, one process",
         darter: |round| &round.alone,
@@ -101,11 +113,12 @@ impl Row {
 }
 
 /// Pulls a blob of `size` in every way.
-pub(crate) fn pulls(upstream: &mut Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
+pub(crate) fn pulls(upstream: &Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
     let content = upstream.push_noise(size)?;
+    let link = Link::open(upstream)?;
     let mut measured = Vec::new();
     for round in 0..=rounds {
-        let pulled = pull(upstream, &content)?;
+        let pulled = pull(upstream, &link, &content)?;
         // The registry was asked by this program twice, and once by each of the two clusters.
         upstream.ensure_fetches(&content, 4 * (round + 1))?;
         // The first round warms the page cache of the registry's file.
@@ -117,14 +130,16 @@ pub(crate) fn pulls(upstream: &mut Upstream, rounds: usize, size: u64) -> Result
     Ok(ROWS.iter().flat_map(compare).collect())
 }
 
-fn pull(upstream: &mut Upstream, content: &Content) -> Result<Round> {
-    let direct = upstream.direct(content);
+fn pull(upstream: &Upstream, link: &Link, content: &Content) -> Result<Round> {
+    let direct = content.direct(upstream.address());
     let (one, other) = (upstream.hosts()?, upstream.hosts()?);
     Ok(Round {
         direct: direct.fetch()?,
-        alone: content.at(one.first.proxy).fetch()?,
-        second: content.at(one.second.proxy).fetch()?,
+        alone: content.through(&one.first)?.fetch()?,
+        second: content.through(&one.second)?.fetch()?,
         direct_again: direct.fetch()?,
-        through_seed: content.at(other.second.proxy).fetch()?,
+        through_seed: content.through(&other.second)?.fetch()?,
+        direct_over_link: link.direct(content)?,
+        alone_over_link: link.through_new_host(content)?,
     })
 }

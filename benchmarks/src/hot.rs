@@ -58,11 +58,11 @@ struct Stage {
 // === impl Stage ===
 
 impl Stage {
-    fn open(upstream: &mut Upstream, content: &Content) -> Result<Self> {
+    fn open(upstream: &Upstream, content: &Content) -> Result<Self> {
         let hosts = upstream.hosts()?;
-        let target = content.at(hosts.first.proxy);
+        let target = content.through(&hosts.first)?;
         target.fetch()?;
-        let file = hosts.first.stored(&content.digest);
+        let file = content.stored_by(&hosts.first);
         let nginx = Nginx::start(&[("content", &file)])?;
         Ok(Self {
             darter: Server {
@@ -106,7 +106,7 @@ impl Server {
 }
 
 /// Big blobs: throughput and processor time, by one client and by several.
-pub(crate) fn blob(upstream: &mut Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
+pub(crate) fn blob(upstream: &Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
     let content = upstream.push_noise(size)?;
     let stage = Stage::open(upstream, &content)?;
     let mut comparisons = Vec::new();
@@ -142,7 +142,7 @@ pub(crate) fn blob(upstream: &mut Upstream, rounds: usize, size: u64) -> Result<
 }
 
 /// A manifest and a blob of `size`: requests per second and how long each takes.
-pub(crate) fn small(upstream: &mut Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
+pub(crate) fn small(upstream: &Upstream, rounds: usize, size: u64) -> Result<Vec<Comparison>> {
     let blob = upstream.push_noise(size)?;
     let manifest = upstream.push_manifest(&blob, size)?;
     let mut comparisons = Vec::new();

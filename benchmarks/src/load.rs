@@ -107,6 +107,23 @@ impl Target {
     }
 }
 
+// === impl Fetched ===
+
+impl Fetched {
+    /// Both times in nanoseconds, as one line.
+    pub(crate) fn told(&self) -> String {
+        format!("{} {}", self.first_byte.as_nanos(), self.total.as_nanos())
+    }
+
+    pub(crate) fn read(told: &str) -> Option<Self> {
+        let (first_byte, total) = told.trim().split_once(' ')?;
+        Some(Self {
+            first_byte: Duration::from_nanos(first_byte.parse().ok()?),
+            total: Duration::from_nanos(total.parse().ok()?),
+        })
+    }
+}
+
 // === impl KeptAlive ===
 
 impl KeptAlive {

@@ -5,6 +5,7 @@
 
 mod cold;
 mod hot;
+mod link;
 mod load;
 mod nginx;
 mod processor;
@@ -13,14 +14,17 @@ mod table;
 mod terminal;
 mod upstream;
 
-use std::{path::Path, process::Command, thread::available_parallelism, time::SystemTime};
+use std::{
+    net::SocketAddr, path::Path, process::Command, thread::available_parallelism, time::SystemTime,
+};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytesize::ByteSize;
-use clap::{Parser, ValueEnum};
+use clap::{Parser, Subcommand, ValueEnum};
 use registry_compat_tests::{can_run, process::Stopwatch};
 
 use crate::{
+    load::Target,
     terminal::{note, say},
     upstream::Upstream,
 };
@@ -29,6 +33,8 @@ use crate::{
 #[derive(Debug, Parser)]
 #[command(name = "benchmarks")]
 struct Options {
+    #[command(subcommand)]
+    errand: Option<Errand>,
     /// Measure these alone; may be given several times.
     #[arg(long)]
     only: Vec<Subject>,
@@ -46,6 +52,18 @@ struct Options {
     small_size: ByteSize,
 }
 
+/// What the program does for itself, in another namespace.
+#[derive(Debug, Subcommand)]
+enum Errand {
+    /// Fetches a body once and prints how long it took.
+    #[command(hide = true)]
+    Fetch {
+        address: SocketAddr,
+        path: String,
+        size: u64,
+    },
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Subject {
     Blob,
@@ -53,17 +71,39 @@ enum Subject {
     Cold,
 }
 
-const PROGRAMS: [&str; 3] = ["docker-registry", "nginx", "setpriv"];
+const PROGRAMS: [&str; 7] = [
+    "docker-registry",
+    "ip",
+    "nginx",
+    "nsenter",
+    "setpriv",
+    "tc",
+    "unshare",
+];
 
 fn main() -> Result<()> {
     let options = Options::parse();
+    if let Some(Errand::Fetch {
+        address,
+        path,
+        size,
+    }) = options.errand
+    {
+        let target = Target {
+            address,
+            path,
+            size,
+        };
+        say(&target.fetch()?.told());
+        return Ok(());
+    }
     if cfg!(debug_assertions) {
         bail!("a debug build measures nothing: cargo run --release -p benchmarks");
     }
     ensure!(can_run(&PROGRAMS)?, "nothing can be measured here");
     build()?;
     let watch = Stopwatch::start();
-    let mut upstream = Upstream::start()?;
+    let upstream = Upstream::start()?;
     let (rounds, mut comparisons) = (options.rounds, Vec::new());
     for subject in Subject::value_variants() {
         if !options.only.is_empty() && !options.only.contains(subject) {
@@ -71,9 +111,9 @@ fn main() -> Result<()> {
         }
         note(&format!("measuring {subject:?}, {rounds} rounds"));
         comparisons.extend(match subject {
-            Subject::Blob => hot::blob(&mut upstream, rounds, options.size.as_u64()),
-            Subject::Small => hot::small(&mut upstream, rounds, options.small_size.as_u64()),
-            Subject::Cold => cold::pulls(&mut upstream, rounds, options.cold_size.as_u64()),
+            Subject::Blob => hot::blob(&upstream, rounds, options.size.as_u64()),
+            Subject::Small => hot::small(&upstream, rounds, options.small_size.as_u64()),
+            Subject::Cold => cold::pulls(&upstream, rounds, options.cold_size.as_u64()),
         }?);
     }
     say(&heading(&options)?);

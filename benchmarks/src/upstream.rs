@@ -1,11 +1,16 @@
 //! The registry behind everything, with the contents that are pulled, and clusters before it.
 
-use std::{fs::File, io::BufWriter, net::SocketAddr};
+use std::{
+    fs::File,
+    io::BufWriter,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use protocol::Role;
 use registry_compat_tests::{
-    cluster::{Cluster, Host},
+    cluster::{Cluster, EVERYTHING, Member},
     content::{digest_of, digest_of_file, write_noise},
     image::MANIFEST_TYPE,
     registry::Registry,
@@ -22,7 +27,6 @@ const REPOSITORY: &str = "team/benchmark";
 pub(crate) struct Upstream {
     registry: Registry,
     directory: TempDir,
-    clusters: u8,
 }
 
 /// A content of the registry.
@@ -38,8 +42,8 @@ pub(crate) struct Content {
 /// second a proxy.
 #[derive(Debug)]
 pub(crate) struct Hosts {
-    pub(crate) first: Host,
-    pub(crate) second: Host,
+    pub(crate) first: Member,
+    pub(crate) second: Member,
 }
 
 // === impl Upstream ===
@@ -53,7 +57,6 @@ impl Upstream {
         Ok(Self {
             registry,
             directory,
-            clusters: 0,
         })
     }
 
@@ -108,24 +111,21 @@ impl Upstream {
         })
     }
 
-    /// The content as the registry itself gives it.
-    pub(crate) fn direct(&self, content: &Content) -> Target {
-        Target {
-            path: content.path(),
-            ..content.at(self.registry.address())
-        }
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.registry.address()
+    }
+
+    /// Where another registry finds the same contents.
+    pub(crate) fn registry_directory(&self) -> PathBuf {
+        self.directory.path().join("registry")
     }
 
     /// New hosts with empty stores, that know each other.
-    pub(crate) fn hosts(&mut self) -> Result<Hosts> {
-        self.clusters += 1;
-        // Loopback addresses of this cluster alone, so that nobody else is given their ports.
-        let at = |host: u8, port: u16| SocketAddr::from(([127, 78, self.clusters, host], port));
-        let cluster = Cluster::new(self.registry.address(), at(1, 65005))?;
-        let all = [Role::Scheduler, Role::Seed, Role::Proxy];
+    pub(crate) fn hosts(&self) -> Result<Hosts> {
+        let cluster = Cluster::new(self.registry.address(), "first", "first")?;
         Ok(Hosts {
-            first: cluster.join("first", &all, at(1, 65002))?,
-            second: cluster.join("second", &[Role::Proxy], at(2, 65002))?,
+            first: cluster.start("first", &EVERYTHING)?,
+            second: cluster.start("second", &[Role::Proxy])?,
         })
     }
 
@@ -143,13 +143,33 @@ impl Upstream {
 // === impl Content ===
 
 impl Content {
-    /// The content as a mirror gives it.
-    pub(crate) fn at(&self, address: SocketAddr) -> Target {
+    /// The content as the registry itself gives it.
+    pub(crate) fn direct(&self, registry: SocketAddr) -> Target {
         Target {
-            address,
-            path: format!("{}?ns=registry.test", self.path()),
+            address: registry,
+            path: self.path(),
             size: self.size,
         }
+    }
+
+    /// The content as a mirror gives it.
+    pub(crate) fn at(&self, mirror: SocketAddr) -> Target {
+        Target {
+            path: format!("{}?ns=registry.test", self.path()),
+            ..self.direct(mirror)
+        }
+    }
+
+    pub(crate) fn through(&self, host: &Member) -> Result<Target> {
+        Ok(self.at(host.darter.proxy()?))
+    }
+
+    /// The file in which a host keeps the bytes.
+    pub(crate) fn stored_by(&self, host: &Member) -> PathBuf {
+        let (algorithm, hex) = self.digest.split_once(':').unwrap_or_default();
+        let shelf = Path::new("data/store/v1").join(algorithm);
+        let task = shelf.join(hex.get(..2).unwrap_or_default()).join(hex);
+        host.home.path().join(task).join("data")
     }
 
     fn path(&self) -> String {

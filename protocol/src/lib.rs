@@ -1,8 +1,8 @@
 //! What Darter's services say to each other: domain types, messages, and the traits callers hold.
 //!
 //! Everything a peer, a scheduler or a seed may tell another is here, as plain data. Only
-//! [`grpc`] knows protobuf; callers hold an `Arc<dyn Scheduler>` or an `Arc<dyn Availability>`
-//! and cannot tell a local service from a remote one.
+//! [`grpc`] knows protobuf; callers hold an `Arc<dyn Scheduler>`, `Arc<dyn Operator>` or
+//! `Arc<dyn Availability>` and cannot tell a local service from a remote one.
 
 pub mod availability;
 pub mod batch;
@@ -12,6 +12,7 @@ pub mod grpc;
 pub mod host;
 pub mod identity;
 pub mod layout;
+pub mod operator;
 pub mod piece_set;
 pub mod ring;
 pub mod scheduler;
@@ -24,5 +25,6 @@ pub use digest::{ContentHasher, Digest};
 pub use host::{Host, HostId, Role, Roles};
 pub use identity::{Identity, PeerIdentity};
 pub use layout::{Layout, PieceIndex};
+pub use operator::Operator;
 pub use piece_set::PieceSet;
 pub use scheduler::{Candidate, Down, Proof, Scheduler, Session, Up};

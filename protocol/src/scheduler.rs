@@ -81,8 +81,9 @@ pub enum Up {
     Proves(Arc<Proof>),
     /// The host's download is over.
     Finished { task: TaskId, outcome: Outcome },
-    /// What the host is doing; sent every few seconds.
-    Load { uploads: u32 },
+    /// What the host is doing; sent every few seconds. `upload_rate` is the bytes per second that
+    /// it gave to other hosts since the last such message.
+    Load { uploads: u32, upload_rate: u64 },
 }
 
 /// From a scheduler to a host.
@@ -108,7 +109,7 @@ pub enum Down {
         epoch: u64,
         holders: Vec<Candidate>,
     },
-    /// To a seed: begin to have this task.
+    /// Begin to have this task: to a seed where somebody wants it, to any host for a preheat.
     Warm { task: TaskId, origin: Origin },
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own
     /// credential, and shares nothing.

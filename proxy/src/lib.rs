@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod error;
+pub mod image;
 mod line;
 mod log;
 pub mod manifest;

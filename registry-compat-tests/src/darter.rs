@@ -208,15 +208,20 @@ impl Home {
         Ok(path)
     }
 
+    /// A command to the node that runs here.
+    pub fn operate(&self, words: &[&str]) -> Command {
+        let mut command = process::command(self.binary());
+        command.args(words).arg("--data-dir");
+        command.arg(self.path().join("data"));
+        command
+    }
+
     /// What the node that runs here keeps, by its own word.
     ///
     /// # Errors
     /// No node runs here, or it tells something else.
     pub fn cached(&self) -> Result<Vec<Cached>> {
-        let mut command = process::command(self.binary());
-        command.args(["cache", "ls", "--data-dir"]);
-        command.arg(self.path().join("data"));
-        let told = process::check(command, START_LIMIT)?;
+        let told = process::check(self.operate(&["cache", "ls"]), START_LIMIT)?;
         let lines = told.lines().filter(|line| line.starts_with("sha"));
         lines
             .map(|line| {

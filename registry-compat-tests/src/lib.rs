@@ -5,6 +5,7 @@
 //! and sockets one step after another and says what it waits for.
 
 pub mod clients;
+pub mod cluster;
 pub mod content;
 pub mod darter;
 pub mod fault_registry;

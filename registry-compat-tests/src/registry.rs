@@ -6,7 +6,7 @@
 use std::{
     fs,
     net::{SocketAddr, TcpListener},
-    path::Path,
+    path::{Path, PathBuf},
     process::Command,
     time::Duration,
 };
@@ -25,6 +25,7 @@ const START_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Registry {
     address: SocketAddr,
+    content: PathBuf,
     process: Process,
 }
 
@@ -75,7 +76,12 @@ impl Registry {
         process.wait_ready(START_LIMIT, || {
             fs::read_to_string(&log).is_ok_and(|text| text.contains("listening on"))
         })?;
-        Ok(Self { address, process })
+        let content = directory.join("content");
+        Ok(Self {
+            address,
+            content,
+            process,
+        })
     }
 
     /// Where it listens.
@@ -124,6 +130,18 @@ impl Registry {
             );
         }
         Ok(())
+    }
+
+    /// Takes one blob out of a repository, whose manifests still name it. A registry that runs
+    /// remembers it; one that is started on the same directory does not.
+    ///
+    /// # Errors
+    /// It has no such blob.
+    pub fn forget(&self, repository: &str, digest: &str) -> Result<()> {
+        let layers = self.content.join("docker/registry/v2/repositories");
+        let layers = layers.join(repository).join("_layers");
+        let link = layers.join(digest.replace(':', "/"));
+        fs::remove_dir_all(&link).with_context(|| link.display().to_string())
     }
 
     /// Sends a signal, such as `STOP` and `CONT`.

@@ -1,12 +1,12 @@
 //! Real clients and registries against the real binary, one module per theme.
 
-mod cluster;
 mod conformance;
 mod direct;
 mod faults;
 mod herd;
 mod kill;
 mod memory;
+mod operator;
 mod paused;
 mod pull;
 mod raw;

@@ -15,11 +15,15 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use protocol::Role;
 use registry_compat_tests::{
-    can_run, image::Blob, process::wait_until, registry::Registry, relay::Relay,
+    can_run,
+    cluster::{Cluster, EVERYTHING, Member},
+    image::Blob,
+    process::wait_until,
+    registry::Registry,
+    relay::Relay,
 };
 
 use crate::{
-    cluster::{Cluster, EVERYTHING, Member},
     pull::{digest_through, digest_while, joined},
     stage::{Golden, golden},
 };
@@ -32,7 +36,7 @@ pub(crate) const FLOW_LIMIT: Duration = Duration::from_secs(25);
 pub(crate) struct Pair {
     pub(crate) first: Member,
     pub(crate) second: Member,
-    _others: Vec<Member>,
+    pub(crate) others: Vec<Member>,
     cluster: Cluster,
     registry: Registry,
     pub(crate) relay: Relay,
@@ -54,7 +58,7 @@ impl Pair {
         Ok(Self {
             first: cluster.start("first", &EVERYTHING)?,
             second: cluster.start("second", &[Role::Proxy])?,
-            _others: Vec::new(),
+            others: Vec::new(),
             cluster,
             registry,
             relay,
@@ -62,8 +66,8 @@ impl Pair {
         })
     }
 
-    /// Scheduler and seed are processes of their own; the registry stops as above.
-    fn apart_before_gate(pass: u64) -> Result<Self> {
+    /// Scheduler and seed are processes of their own, in this order; the registry stops as above.
+    pub(crate) fn apart_before_gate(pass: u64) -> Result<Self> {
         let (golden, registry, relay) = upstream(pass)?;
         let cluster = Cluster::new(relay.address(), "scheduler", "seed")?;
         let others = vec![
@@ -73,7 +77,7 @@ impl Pair {
         Ok(Self {
             first: cluster.start("first", &[Role::Proxy])?,
             second: cluster.start("second", &[Role::Proxy])?,
-            _others: others,
+            others,
             cluster,
             registry,
             relay,

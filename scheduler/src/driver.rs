@@ -8,7 +8,8 @@
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
 use protocol::{
-    HostId, Scheduler, Session, TaskId, Up,
+    HostId, Operator, Scheduler, Session, Up,
+    operator::{Explanation, PreheatOrder, PreheatProgress, Question, Snapshot},
     scheduler::{Hello, SessionEnd, SessionError},
 };
 use tokio::{
@@ -20,7 +21,8 @@ use tokio_util::sync::CancellationToken;
 use crate::{
     carrier::{Carrier, Ending, Heard},
     config::Config,
-    engine::{Command, Engine, Event, Explanation, Snapshot},
+    engine::{Command, Engine, Event},
+    followers::Followers,
     metrics::{Answer, Closed, Metrics},
 };
 
@@ -54,6 +56,7 @@ pub struct SchedulerDriver {
     sessions: BTreeMap<u64, OpenSession>,
     by_host: BTreeMap<HostId, u64>,
     sessions_opened: u64,
+    followers: Followers,
 }
 
 #[derive(Debug)]
@@ -70,14 +73,13 @@ enum Request {
         question: Question,
         reply: oneshot::Sender<Vec<Explanation>>,
     },
+    Preheat {
+        order: PreheatOrder,
+        taken: oneshot::Sender<Preheating>,
+    },
 }
 
-#[derive(Debug)]
-struct Question {
-    task: TaskId,
-    child: HostId,
-    listed_max: usize,
-}
+type Preheating = Result<mpsc::Receiver<PreheatProgress>, SessionError>;
 
 #[derive(Debug)]
 struct OpenSession {
@@ -108,6 +110,7 @@ impl SchedulerService {
             sessions: BTreeMap::new(),
             by_host: BTreeMap::new(),
             sessions_opened: 0,
+            followers: Followers::default(),
         };
         (
             Arc::new(Self {
@@ -115,36 +118,6 @@ impl SchedulerService {
             }),
             driver,
         )
-    }
-
-    /// Who is here and what goes on: numbers, and the first `listed_max` of each kind.
-    ///
-    /// # Errors
-    /// Where the driver does not run any more.
-    pub async fn snapshot(&self, listed_max: usize) -> Result<Snapshot, SessionError> {
-        let (reply, answer) = oneshot::channel();
-        self.ask(Request::Snapshot { listed_max, reply }).await?;
-        answer.await.map_err(|_| stopped())
-    }
-
-    /// How each host of `task` stands as a parent of `child`, the first `listed_max` of them.
-    ///
-    /// # Errors
-    /// Where the driver does not run any more.
-    pub async fn explain(
-        &self,
-        task: TaskId,
-        child: HostId,
-        listed_max: usize,
-    ) -> Result<Vec<Explanation>, SessionError> {
-        let (reply, answer) = oneshot::channel();
-        let question = Question {
-            task,
-            child,
-            listed_max,
-        };
-        self.ask(Request::Explain { question, reply }).await?;
-        answer.await.map_err(|_| stopped())
     }
 
     async fn ask(&self, request: Request) -> Result<(), SessionError> {
@@ -160,6 +133,27 @@ impl Scheduler for SchedulerService {
         self.ask(Request::Open { end, taken }).await?;
         answer.await.map_err(|_| stopped())??;
         Ok(session)
+    }
+}
+
+#[async_trait::async_trait]
+impl Operator for SchedulerService {
+    async fn preheat(&self, order: PreheatOrder) -> Preheating {
+        let (taken, answer) = oneshot::channel();
+        self.ask(Request::Preheat { order, taken }).await?;
+        answer.await.map_err(|_| stopped())?
+    }
+
+    async fn snapshot(&self, listed_max: usize) -> Result<Snapshot, SessionError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Snapshot { listed_max, reply }).await?;
+        answer.await.map_err(|_| stopped())
+    }
+
+    async fn explain(&self, question: Question) -> Result<Vec<Explanation>, SessionError> {
+        let (reply, answer) = oneshot::channel();
+        self.ask(Request::Explain { question, reply }).await?;
+        answer.await.map_err(|_| stopped())
     }
 }
 
@@ -198,6 +192,7 @@ impl SchedulerDriver {
                 self.engine.handle_timeout(now);
             }
             self.send_commands();
+            self.followers.tell(&mut self.engine, &self.metrics);
             let (hosts, tasks) = self.engine.counts();
             self.metrics.counted(hosts, tasks);
         }
@@ -215,16 +210,13 @@ impl SchedulerDriver {
             Request::Snapshot { listed_max, reply } => {
                 let _ = reply.send(self.engine.snapshot(now(), listed_max));
             }
-            Request::Explain {
-                question:
-                    Question {
-                        task,
-                        child,
-                        listed_max,
-                    },
-                reply,
-            } => {
-                let _ = reply.send(self.engine.explain(now(), task, &child, listed_max));
+            Request::Explain { question, reply } => {
+                let _ = reply.send(self.engine.answer(now(), &question));
+            }
+            Request::Preheat { order, taken } => {
+                let number = self.engine.preheat(now(), order);
+                let progress = number.map(|number| self.followers.add(number));
+                let _ = taken.send(progress.map_err(SessionError::Refused));
             }
         }
     }

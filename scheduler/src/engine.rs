@@ -14,7 +14,7 @@ use std::{
 
 use protocol::{
     Down, HostId, Proof, TaskId, Up,
-    scheduler::{Failure, Hello, TASKS_PER_MESSAGE_MAX},
+    scheduler::{Failure, Hello, Outcome, TASKS_PER_MESSAGE_MAX},
 };
 
 mod blames;
@@ -25,6 +25,7 @@ mod hosts;
 mod limits;
 mod peer;
 mod phase;
+mod preheat;
 mod siblings;
 mod source;
 mod status;
@@ -36,9 +37,10 @@ pub use evaluator::Score;
 pub use filter::Refusal;
 pub use hosts::HostState;
 pub use limits::Limits;
-pub use status::{Explanation, HostStatus, PeerStatus, Snapshot, TaskStatus};
+pub use status::Explanation;
 
 use hosts::{HostKey, Hosts};
+use preheat::Preheats;
 use source::Loss;
 use task::Task;
 use turn::{Report, Turn};
@@ -55,6 +57,7 @@ pub struct Engine {
     grants: u64,
     /// Tasks with a proof.
     proofs: usize,
+    preheats: Preheats,
 }
 
 /// What happened since the last call.
@@ -90,6 +93,7 @@ impl Engine {
             bans: VecDeque::new(),
             grants: 0,
             proofs: 0,
+            preheats: Preheats::default(),
         }
     }
 
@@ -111,6 +115,9 @@ impl Engine {
         while let Some((_, id)) = self.timers.first().copied().filter(|(at, _)| *at <= now) {
             self.turn(now, id, |turn| turn.tick());
         }
+        if self.preheat_due().is_some_and(|at| at <= now) {
+            self.step_preheats(now);
+        }
     }
 
     /// The next thing to tell. Call until it returns `None`.
@@ -125,7 +132,8 @@ impl Engine {
 
     /// When to call [`Engine::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
-        self.timers.first().map(|(at, _)| *at)
+        let timer = self.timers.first().map(|(at, _)| *at);
+        timer.into_iter().chain(self.preheat_due()).min()
     }
 
     /// Whether the host has a session here; one that was not taken, for want of room, has none.
@@ -153,8 +161,12 @@ impl Engine {
     fn hear(&mut self, now: Instant, key: HostKey, up: Up) {
         if let Some(host) = self.hosts.get_mut(key) {
             host.heard(now);
-            if let Up::Load { uploads } = up {
-                host.loaded(uploads);
+            if let Up::Load {
+                uploads,
+                upload_rate,
+            } = up
+            {
+                host.loaded(uploads, upload_rate);
             }
         }
         match up {
@@ -211,6 +223,9 @@ impl Engine {
             }
             Up::Proves(proof) => self.keep_proof(key, proof),
             Up::Finished { task, outcome } => {
+                if let Outcome::Failed(failure) = outcome {
+                    self.preheat_failed(now, task, key, failure);
+                }
                 self.heard(now, task, |turn| turn.finished(key, outcome));
             }
         }

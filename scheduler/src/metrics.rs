@@ -1,7 +1,10 @@
 //! What the scheduler counts. The names and labels are part of its interface.
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
-use protocol::Down;
+use protocol::{
+    Down,
+    operator::{PreheatProgress, PreheatState},
+};
 
 /// The scheduler's metrics.
 #[derive(Debug, Clone)]
@@ -12,6 +15,8 @@ pub struct Metrics {
     answers: IntCounterVec,
     banned: IntCounter,
     closed: IntCounterVec,
+    preheats: IntGauge,
+    preheated: IntCounterVec,
 }
 
 /// What a host was told.
@@ -35,6 +40,10 @@ pub enum Closed {
     Full,
 }
 
+/// How the preheat of a task can end.
+const DONE: &str = "done";
+const FAILED: &str = "failed";
+
 // === impl Metrics ===
 
 impl Metrics {
@@ -49,6 +58,10 @@ impl Metrics {
             "darter_scheduler_sessions_closed_total",
             "Sessions closed or refused by the scheduler, by reason.",
         );
+        let preheated = Opts::new(
+            "darter_scheduler_preheated_total",
+            "Tasks of preheats that are over, by outcome.",
+        );
         let metrics = Self {
             hosts: IntGauge::new("darter_scheduler_hosts", "Hosts with an open session.")?,
             tasks: IntGauge::new("darter_scheduler_tasks", "Tasks known.")?,
@@ -62,7 +75,12 @@ impl Metrics {
                 "Hosts banned for what they gave others.",
             )?,
             closed: IntCounterVec::new(closed, &["reason"])?,
+            preheats: IntGauge::new("darter_scheduler_preheats", "Preheats under way.")?,
+            preheated: IntCounterVec::new(preheated, &["outcome"])?,
         };
+        for outcome in [DONE, FAILED] {
+            metrics.preheated.with_label_values(&[outcome]);
+        }
         for answer in Answer::ALL {
             metrics.answers.with_label_values(&[answer.as_str()]);
         }
@@ -75,6 +93,8 @@ impl Metrics {
         registry.register(Box::new(metrics.answers.clone()))?;
         registry.register(Box::new(metrics.banned.clone()))?;
         registry.register(Box::new(metrics.closed.clone()))?;
+        registry.register(Box::new(metrics.preheats.clone()))?;
+        registry.register(Box::new(metrics.preheated.clone()))?;
         Ok(metrics)
     }
 
@@ -93,6 +113,21 @@ impl Metrics {
 
     pub(crate) fn banned(&self) {
         self.banned.inc();
+    }
+
+    pub(crate) fn preheating(&self, count: usize) {
+        self.preheats.set(i64::try_from(count).unwrap_or(i64::MAX));
+    }
+
+    /// A preheat whose tasks are all over.
+    pub(crate) fn preheated(&self, progress: &PreheatProgress) {
+        for task in &progress.tasks {
+            let outcome = match task.state {
+                PreheatState::Done => DONE,
+                PreheatState::Running | PreheatState::Failed(_) => FAILED,
+            };
+            self.preheated.with_label_values(&[outcome]).inc();
+        }
     }
 
     pub(crate) fn closed(&self, reason: Closed) {
@@ -168,6 +203,8 @@ mod tests {
                 "darter_scheduler_banned_total",
                 "darter_scheduler_hosts",
                 "darter_scheduler_messages_total",
+                "darter_scheduler_preheated_total",
+                "darter_scheduler_preheats",
                 "darter_scheduler_sessions_closed_total",
                 "darter_scheduler_tasks",
             ]

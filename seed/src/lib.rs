@@ -1,12 +1,16 @@
 //! A host that warms the swarm: takes a scheduler's orders and has each task, a bounded number at
-//! a time.
+//! a time. Every host does so for a preheat; one with the seed role is also the first to be told
+//! when anybody wants what nobody has.
 //!
-//! Keeps nothing itself: the engine stores, shares and evicts. An order for a task that is under
-//! way or held costs a slot for as long, and nothing else: the engine has one download of a task at
-//! most, and tells the scheduler that ordered it how it goes, also one that ordered it before and has
-//! forgotten.
+//! Keeps nothing itself: the engine stores, shares and evicts. What was ordered counts as used for
+//! the time of its retention, so that it is there when those come for whom it was ordered. An order
+//! for a task that is under way or held costs a slot for as long, and nothing else: the engine has
+//! one download of a task at most, and tells the scheduler that ordered it how it goes, also one that
+//! ordered it before and has forgotten.
 
-use std::sync::Arc;
+pub mod config;
+
+use std::{sync::Arc, time::SystemTime};
 
 use prometheus::{IntCounterVec, IntGauge, Opts, Registry};
 use protocol::TaskId;
@@ -17,12 +21,15 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
+pub use config::{Config, RawConfig};
+
 /// Tasks warmed at once; further orders wait in the queue of the engine, which is bounded.
 pub const WARMING_MAX: usize = 256;
 
-/// The seed role of one host.
+/// What takes the orders of one host's schedulers.
 #[derive(Debug)]
 pub struct Seed {
+    config: Config,
     swarm: Swarm,
     orders: mpsc::Receiver<WarmOrder>,
     metrics: Metrics,
@@ -59,8 +66,14 @@ impl Metrics {
 // === impl Seed ===
 
 impl Seed {
-    pub fn new(swarm: Swarm, orders: mpsc::Receiver<WarmOrder>, metrics: Metrics) -> Self {
+    pub fn new(
+        config: Config,
+        swarm: Swarm,
+        orders: mpsc::Receiver<WarmOrder>,
+        metrics: Metrics,
+    ) -> Self {
         Self {
+            config,
             swarm,
             orders,
             metrics,
@@ -88,10 +101,13 @@ impl Seed {
         let Ok(slot) = Arc::clone(&self.slots).try_acquire_owned() else {
             return;
         };
-        let swarm = self.swarm.clone();
+        let (swarm, retention) = (self.swarm.clone(), self.config.retention);
         self.warming.spawn(async move {
             let task = order.task;
             let warmed = swarm.warm(order).await;
+            if warmed.is_ok() {
+                swarm.retain(task, wall_clock() + retention).await;
+            }
             drop(slot);
             (task, warmed)
         });
@@ -110,4 +126,12 @@ impl Seed {
         };
         self.metrics.warmed.with_label_values(&[outcome]).inc();
     }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what is kept until a time outlives the process"
+)]
+fn wall_clock() -> SystemTime {
+    SystemTime::now()
 }

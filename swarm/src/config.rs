@@ -3,11 +3,13 @@
 //! [`RawConfig`] is the file as written. [`Config`] is what the code runs on:
 //! no `Option`, no string, nothing left to check. Every problem is told at once.
 
-use std::{net::SocketAddr, time::Duration};
+use std::{net::SocketAddr, num::NonZeroU64, time::Duration};
 
 use bytesize::ByteSize;
 use protocol::Host;
 use serde::{Deserialize, Serialize};
+
+use crate::bandwidth::{Rate, Rates};
 
 /// The `[swarm]` table of the configuration file.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -34,8 +36,21 @@ pub struct RawConfig {
     /// Bytes of the file system that are left free, whatever the quota says.
     pub min_free: ByteSize,
 
-    /// Requests for pieces served at once.
+    /// Requests for pieces served at once, some of them kept for children and small contents.
+    /// Fewer are, where `serve_rate` could not give each of them its bytes in time.
     pub upload_slots: u32,
+
+    /// What is given to other hosts, all of them together.
+    pub serve_rate: Rate,
+
+    /// What is taken from other hosts.
+    pub fetch_rate: Rate,
+
+    /// What is taken from upstreams.
+    pub source_rate: Rate,
+
+    /// What is fetched by order while nobody waits for it; within the two above.
+    pub prefetch_rate: Rate,
 
     /// A parent that brings no piece for this long is left.
     #[serde(with = "humantime_serde")]
@@ -59,6 +74,7 @@ pub struct Config {
     pub manifest_quota: u64,
     pub min_free: u64,
     pub upload_slots: u32,
+    pub rates: Rates,
     pub piece_timeout: Duration,
     pub idc: Option<String>,
     pub location: Option<String>,
@@ -75,6 +91,13 @@ pub struct ConfigError {
 /// A node needs room for one image at least.
 const STORAGE_QUOTA_MIN: u64 = 1 << 20;
 
+/// A piece of the shortest kind takes about two seconds at this rate.
+const RATE_MIN: NonZeroU64 = NonZeroU64::new(125_000).expect("not zero");
+
+/// A request for this much should be answered within so many seconds.
+const RUN_BYTES: u64 = 1 << 20;
+const RUN_SECONDS_MAX: u64 = 4;
+
 // === impl RawConfig ===
 
 impl Default for RawConfig {
@@ -88,6 +111,10 @@ impl Default for RawConfig {
             manifest_quota: ByteSize::gb(1),
             min_free: ByteSize::gb(1),
             upload_slots: 64,
+            serve_rate: Rate::Unlimited,
+            fetch_rate: Rate::Unlimited,
+            source_rate: Rate::Unlimited,
+            prefetch_rate: Rate::Unlimited,
             piece_timeout: Duration::from_secs(10),
             idc: String::new(),
             location: String::new(),
@@ -96,6 +123,15 @@ impl Default for RawConfig {
 }
 
 impl RawConfig {
+    fn rates(&self) -> Rates {
+        Rates {
+            serve: self.serve_rate,
+            fetch: self.fetch_rate,
+            source: self.source_rate,
+            prefetch: self.prefetch_rate,
+        }
+    }
+
     /// The checked configuration, or every problem in this table.
     pub fn check(self) -> Result<Config, Vec<ConfigError>> {
         let mut problems = Vec::new();
@@ -132,6 +168,11 @@ impl RawConfig {
         if self.upload_slots == 0 {
             problem("swarm.upload_slots", "must be at least 1".to_owned());
         }
+        let rates = self.rates();
+        for key in too_slow(rates) {
+            let told = "must be at least 1Mbit/s, or pieces take longer than anybody waits";
+            problem(key, told.to_owned());
+        }
         if self.piece_timeout.is_zero() {
             problem("swarm.piece_timeout", "must be longer than 0s".to_owned());
         }
@@ -146,12 +187,41 @@ impl RawConfig {
             storage_quota: self.storage_quota.as_u64(),
             manifest_quota: self.manifest_quota.as_u64(),
             min_free: self.min_free.as_u64(),
-            upload_slots: self.upload_slots,
+            upload_slots: slots_within(self.serve_rate, self.upload_slots),
+            rates,
             piece_timeout: self.piece_timeout,
             idc: (!self.idc.is_empty()).then_some(self.idc),
             location: (!self.location.is_empty()).then_some(self.location),
         })
     }
+}
+
+/// The keys of rates that are below the least.
+fn too_slow(rates: Rates) -> impl Iterator<Item = &'static str> {
+    let named = [
+        ("swarm.serve_rate", rates.serve),
+        ("swarm.fetch_rate", rates.fetch),
+        ("swarm.source_rate", rates.source),
+        ("swarm.prefetch_rate", rates.prefetch),
+    ];
+    let is_slow = |rate: Rate| {
+        rate.bytes_per_second()
+            .is_some_and(|bytes| bytes < RATE_MIN)
+    };
+    let slow = named.into_iter().filter(move |(_, rate)| is_slow(*rate));
+    slow.map(|(key, _)| key)
+}
+
+/// As many of `slots` as can each be given the largest run in time. A child that is refused asks
+/// another host; one whose pieces do not come takes this host for broken.
+fn slots_within(rate: Rate, slots: u32) -> u32 {
+    let Some(bytes) = rate.bytes_per_second() else {
+        return slots;
+    };
+    let runs = bytes.get().saturating_mul(RUN_SECONDS_MAX) / RUN_BYTES;
+    u32::try_from(runs)
+        .unwrap_or(u32::MAX)
+        .clamp(1, slots.max(1))
 }
 
 #[cfg(test)]
@@ -170,6 +240,8 @@ mod tests {
             schedulers: vec!["nobody".to_owned()],
             storage_quota: ByteSize::b(1),
             upload_slots: 0,
+            serve_rate: "999999bit/s".parse().unwrap(),
+            prefetch_rate: "1B/s".parse().unwrap(),
             piece_timeout: Duration::ZERO,
             ..RawConfig::default()
         };
@@ -186,8 +258,24 @@ mod tests {
                 "swarm.advertise: other hosts cannot reach an unspecified address; name the one they reach",
                 "swarm.storage_quota: must be at least 1 MiB",
                 "swarm.upload_slots: must be at least 1",
+                "swarm.serve_rate: must be at least 1Mbit/s, or pieces take longer than anybody waits",
+                "swarm.prefetch_rate: must be at least 1Mbit/s, or pieces take longer than anybody waits",
                 "swarm.piece_timeout: must be longer than 0s",
             ]
         );
+    }
+
+    #[test]
+    fn a_slow_host_serves_fewer_at_once() {
+        #[track_caller]
+        fn check(rate: &str, slots: u32, expect: u32) {
+            assert_eq!(slots_within(rate.parse().unwrap(), slots), expect, "{rate}");
+        }
+        check("unlimited", 64, 64);
+        check("1GB/s", 64, 64);
+        check("10MiB/s", 64, 40);
+        check("10MiB/s", 8, 8);
+        check("1MiB/s", 64, 4);
+        check("1Mbit/s", 64, 1);
     }
 }

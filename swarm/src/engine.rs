@@ -24,25 +24,27 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
+    bandwidth::{Demand, Throttle},
     conductor::{self, Event, Interest, ReaderId},
     metrics::Metrics,
     open::{OpenError, OpenRequest, Wanted},
-    peer::{Bans, Hub, HubConfig, PieceClient},
+    peer::{Bans, Hub, HubConfig, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
     source::{Fingerprint, Upstreams},
     store::Store,
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
-        driver::{Driver, NOBODY, Surroundings},
+        driver::{Driver, NOBODY},
         spoiled::Spoiled,
+        surroundings::Surroundings,
     },
 };
 
 /// Downloads under way at once; the next is refused.
 const TASKS_MAX: usize = 4096;
 
-/// Orders to warm a task that wait for the seed before a scheduler's next one is dropped.
+/// Orders to warm a task that wait before a scheduler's next one is dropped.
 const WARM_QUEUE: usize = 1024;
 
 /// The swarm on this host.
@@ -62,6 +64,8 @@ pub struct Parts {
     pub pieces: PieceClient,
     pub seeds: Vec<Host>,
     pub limits: conductor::Limits,
+    /// What orders keep to while nobody waits for what they want.
+    pub prefetch: Throttle,
     pub metrics: Metrics,
 }
 
@@ -83,6 +87,7 @@ struct Inner {
     shutdown: CancellationToken,
     next_reader: AtomicU64,
     warm: mpsc::Sender<WarmOrder>,
+    prefetch: Throttle,
     metrics: Metrics,
 }
 
@@ -91,12 +96,13 @@ struct Inner {
 struct Flight {
     active: ActiveTask,
     credential: Option<Fingerprint>,
+    demand: Demand,
 }
 
 // === impl Swarm ===
 
 impl Swarm {
-    /// The swarm, and the orders that schedulers give to its seed.
+    /// The swarm, and the orders to warm a task that schedulers give to this host.
     pub fn new(parts: Parts) -> (Self, mpsc::Receiver<WarmOrder>) {
         let (warm, orders) = mpsc::channel(WARM_QUEUE);
         let tracker = TaskTracker::new();
@@ -119,6 +125,7 @@ impl Swarm {
             shutdown: CancellationToken::new(),
             next_reader: AtomicU64::new(NOBODY.0 + 1),
             warm,
+            prefetch: parts.prefetch,
             metrics: parts.metrics,
         };
         (
@@ -129,11 +136,16 @@ impl Swarm {
         )
     }
 
-    /// Keeps the sessions with the schedulers until `shutdown`, then ends every download.
-    pub async fn run(&self, hello: Hello, shutdown: CancellationToken) {
+    /// Keeps the sessions with the schedulers, who hear of the uploads of `server`, until
+    /// `shutdown`, then ends every download.
+    pub async fn run(&self, hello: Hello, server: PeerServer, shutdown: CancellationToken) {
         let sessions = self.inner.surroundings.sessions.clone();
         let sessions = sessions.run(hello, Arc::new(self.clone()), shutdown.clone());
-        tokio::join!(sessions, shutdown.run_until_cancelled(self.keep_up()));
+        tokio::join!(
+            sessions,
+            shutdown.run_until_cancelled(self.keep_up()),
+            shutdown.run_until_cancelled(self.tell_load(server)),
+        );
         self.store().stop();
         self.inner.shutdown.cancel();
         self.inner.tracker.close();
@@ -145,6 +157,12 @@ impl Swarm {
     /// Open sessions with schedulers, of how many.
     pub fn sessions(&self) -> (usize, usize) {
         self.inner.surroundings.sessions.count()
+    }
+
+    /// The scheduler that decides about `task`; `None` while there is no session with any.
+    pub fn scheduler_of(&self, task: TaskId) -> Option<HostId> {
+        let sessions = &self.inner.surroundings.sessions;
+        sessions.responsible(task).cloned()
     }
 
     /// Downloads under way: pieces had, of how many where that is known.
@@ -167,7 +185,7 @@ impl Swarm {
 
     /// A driver for `request` whatever the store has: a piece of it was lost.
     pub(crate) async fn start_again(&self, request: &OpenRequest) -> ActiveTask {
-        match self.join_or_start(request) {
+        match self.join_or_start(request, Wanting::Reader) {
             Ok((active, _)) => active,
             Err(_) => {
                 let (inbox, _) = mpsc::channel(1);
@@ -210,7 +228,11 @@ impl Swarm {
         }
     }
 
-    fn join_or_start(&self, request: &OpenRequest) -> Result<(ActiveTask, Entry), OpenError> {
+    fn join_or_start(
+        &self,
+        request: &OpenRequest,
+        wanting: Wanting,
+    ) -> Result<(ActiveTask, Entry), OpenError> {
         let mut tasks = self
             .inner
             .tasks
@@ -223,6 +245,7 @@ impl Swarm {
         if let Some(flight) = tasks.get(&request.task)
             && !flight.active.inbox.is_closed()
         {
+            wanting.raise(&flight.demand);
             return Ok((
                 flight.active.clone(),
                 Entry::Joined {
@@ -236,8 +259,9 @@ impl Swarm {
         if TASKS_MAX <= tasks.len() {
             return Err(OpenError::Overloaded);
         }
-        let (driver, inbox, progress) =
-            Driver::new(self.inner.surroundings.clone(), request.clone());
+        let demand = Demand::default();
+        wanting.raise(&demand);
+        let (driver, inbox, progress) = Driver::new(self.surroundings(&demand), request.clone());
         let active = ActiveTask {
             inbox: inbox.clone(),
             progress,
@@ -247,6 +271,7 @@ impl Swarm {
             Flight {
                 active: active.clone(),
                 credential: own,
+                demand,
             },
         );
         self.inner.metrics.tasks.set(tasks.len() as i64);
@@ -255,6 +280,20 @@ impl Swarm {
             .tracker
             .spawn(self.clone().drive(driver, request.task, inbox));
         Ok((active, Entry::Started))
+    }
+
+    /// What a driver needs, limited while nobody waits for the task.
+    fn surroundings(&self, demand: &Demand) -> Surroundings {
+        let Inner {
+            surroundings,
+            prefetch,
+            ..
+        } = self.inner.as_ref();
+        Surroundings {
+            upstreams: surroundings.upstreams.until(demand, prefetch),
+            pieces: surroundings.pieces.until(demand, prefetch),
+            ..surroundings.clone()
+        }
     }
 
     async fn drive(self, driver: Driver, task: TaskId, inbox: mpsc::Sender<Message>) {
@@ -299,6 +338,24 @@ impl Swarm {
 enum Entry {
     Started,
     Joined { same_caller: bool },
+}
+
+/// For whom a download is begun or joined.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Wanting {
+    /// Somebody waits for the bytes.
+    Reader,
+    /// It is to be had for later.
+    Order,
+}
+
+impl Wanting {
+    fn raise(self, demand: &Demand) {
+        match self {
+            Self::Reader => demand.raise(),
+            Self::Order => {}
+        }
+    }
 }
 
 #[expect(

@@ -3,6 +3,7 @@
 //! The proxy opens a content through [`Swarm::open`] and reads it; whether the bytes come from
 //! the store, from other hosts or from the upstream is decided in here.
 
+pub mod bandwidth;
 pub mod conductor;
 pub mod config;
 mod direct;

@@ -8,6 +8,7 @@ use crate::task::{Stage, TaskFailure};
 #[derive(Debug, Clone)]
 pub struct Metrics {
     pub(crate) tasks: IntGauge,
+    pub(crate) sessions: IntGauge,
     ends: IntCounterVec,
 }
 
@@ -16,17 +17,23 @@ pub struct Metrics {
 impl Metrics {
     pub fn register(registry: &Registry) -> Result<Self, prometheus::Error> {
         let tasks = IntGauge::new("darter_swarm_tasks", "Downloads under way on this host")?;
+        let sessions = IntGauge::new("darter_swarm_sessions", "Open sessions with schedulers")?;
         let ends = Opts::new(
             "darter_swarm_task_ends_total",
             "Downloads that are over, by outcome",
         );
         let ends = IntCounterVec::new(ends, &["outcome"])?;
         registry.register(Box::new(tasks.clone()))?;
+        registry.register(Box::new(sessions.clone()))?;
         registry.register(Box::new(ends.clone()))?;
         for outcome in ["complete", "source", "corrupt", "no_room", "cancelled"] {
             ends.with_label_values(&[outcome]);
         }
-        Ok(Self { tasks, ends })
+        Ok(Self {
+            tasks,
+            sessions,
+            ends,
+        })
     }
 
     /// Counts the end of a download; `None` is the end of the node.

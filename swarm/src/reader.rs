@@ -2,7 +2,8 @@
 //!
 //! The end of a whole body is withheld until its digest holds, also where a range asks for all of it;
 //! a part needs its pieces only.
-//! Nothing is buffered for a slow reader: each read goes to the file when it is asked for.
+//! Nothing is buffered for a slow reader: each read goes to the file when it is asked for, on this
+//! thread where the bytes lie in memory already, and on one that may block where they do not.
 
 mod step;
 
@@ -15,7 +16,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use futures_util::{Stream, StreamExt, stream::BoxStream};
 use protocol::PieceSet;
 use tokio::sync::{mpsc, watch};
@@ -26,7 +27,7 @@ use crate::{
     engine::Swarm,
     open::{How, OpenRequest},
     source::SourceError,
-    store::StoreError,
+    store::{StoreError, StoredTask},
     task::{ActiveTask, Message, Progress, TaskFailure},
 };
 
@@ -73,7 +74,12 @@ pub(crate) struct Reading {
     /// What was there when the reader came.
     pub(crate) held_before: PieceSet,
     pub(crate) how: How,
+    pub(crate) buffer: Buffer,
 }
+
+/// The memory of the last chunk, for the next one.
+#[derive(Debug, Default)]
+pub(crate) struct Buffer(Bytes);
 
 /// Tells the driver when the reader moves, and when it is gone.
 #[derive(Debug)]
@@ -223,6 +229,10 @@ impl Reading {
         let Some(file) = self.progress.borrow().file.clone() else {
             return Err(ReadError::Cancelled);
         };
+        if let Some(read) = self.buffer.fill(&file, &bytes, is_partial) {
+            self.give(&bytes, served);
+            return Ok(Some(read));
+        }
         let range = bytes.clone();
         // Made here and not where it is filled: the allocator keeps what each thread has freed, and
         // there are far more threads for blocking work than for this.
@@ -236,8 +246,7 @@ impl Reading {
         });
         match read.await {
             Ok(Ok(read)) => {
-                self.count(bytes.start, read.len(), served);
-                self.advance(bytes.end);
+                self.give(&bytes, served);
                 Ok(Some(read))
             }
             Ok(Err(StoreError::Corrupt { piece })) => {
@@ -271,6 +280,11 @@ impl Reading {
         self.wait().await
     }
 
+    fn give(&mut self, bytes: &std::ops::Range<u64>, served: &Served) {
+        self.count(bytes.start, bytes.end - bytes.start, served);
+        self.advance(bytes.end);
+    }
+
     fn advance(&mut self, offset: u64) {
         self.offset = offset;
         let Some(interest) = &mut self.interest else {
@@ -285,7 +299,7 @@ impl Reading {
         }
     }
 
-    fn count(&self, start: u64, length: usize, served: &Served) {
+    fn count(&self, start: u64, length: u64, served: &Served) {
         let progress = self.progress.borrow();
         let Some(content) = &progress.content else {
             return;
@@ -299,9 +313,31 @@ impl Reading {
             How::Swarm | How::Source if progress.held.contains(piece) => How::Swarm,
             How::Swarm | How::Source => How::Source,
         };
-        served
-            .counter(how)
-            .fetch_add(length as u64, Ordering::Relaxed);
+        served.counter(how).fetch_add(length, Ordering::Relaxed);
+    }
+}
+
+// === impl Buffer ===
+
+impl Buffer {
+    /// The bytes, if they can be had without waiting. Once the chunk before was sent and let go,
+    /// its memory is used again: neither allocated nor cleared anew.
+    fn fill(
+        &mut self,
+        file: &StoredTask,
+        bytes: &std::ops::Range<u64>,
+        is_partial: bool,
+    ) -> Option<Bytes> {
+        let last = std::mem::take(&mut self.0);
+        let mut buffer = last.try_into_mut().unwrap_or_else(|_| BytesMut::new());
+        buffer.resize((bytes.end - bytes.start) as usize, 0);
+        let is_filled = match is_partial {
+            true => file.read_partial_at_once(bytes.start, &mut buffer),
+            false => file.read_at_once(bytes.start, &mut buffer),
+        };
+        let chunk = buffer.freeze();
+        self.0 = chunk.clone();
+        is_filled.then_some(chunk)
     }
 }
 

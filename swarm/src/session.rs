@@ -84,6 +84,19 @@ impl Sessions {
         self.link_of(task).map(|link| &link.at.id)
     }
 
+    /// Tells every open session what this host gives to others. One whose queue is full is passed
+    /// over: by the time it could take the message, the numbers would be old.
+    pub(crate) fn tell_load(&self, uploads: u32, upload_rate: u64) {
+        for link in self.links.iter() {
+            if let Some(sender) = link.open.borrow().as_ref() {
+                let _ = sender.try_send(Up::Load {
+                    uploads,
+                    upload_rate,
+                });
+            }
+        }
+    }
+
     /// How many sessions are open, of how many.
     pub(crate) fn count(&self) -> (usize, usize) {
         let open = self
@@ -160,8 +173,8 @@ impl Sessions {
         }
     }
 
-    /// Any scheduler may order a seed to warm: the seed has one download of a task at most, and
-    /// tells all that ordered it how that goes.
+    /// Any scheduler may order a host to warm: it has one download of a task at most, and tells all
+    /// that ordered it how that goes.
     fn may_tell(&self, scheduler: &HostId, down: &Down) -> bool {
         matches!(down, Down::Warm { .. }) || self.responsible(down.task()) == Some(scheduler)
     }

@@ -1,4 +1,5 @@
 //! The scenarios of this crate, one module per part.
 
+mod host;
 mod peer;
 mod source;

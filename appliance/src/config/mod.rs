@@ -48,6 +48,7 @@ pub struct RawConfig {
     pub proxy: proxy::RawConfig,
     pub swarm: swarm::config::RawConfig,
     pub scheduler: scheduler::RawConfig,
+    pub seed: seed::RawConfig,
     pub admin: RawAdmin,
 }
 
@@ -88,6 +89,7 @@ pub struct Config {
     pub proxy: proxy::Config,
     pub swarm: swarm::config::Config,
     pub scheduler: scheduler::Config,
+    pub seed: seed::Config,
     pub admin_listen: SocketAddr,
 }
 
@@ -117,6 +119,7 @@ impl Default for RawConfig {
             proxy: proxy::RawConfig::default(),
             swarm: swarm::config::RawConfig::default(),
             scheduler: scheduler::RawConfig::default(),
+            seed: seed::RawConfig::default(),
             admin: RawAdmin::default(),
         }
     }
@@ -148,8 +151,9 @@ impl RawConfig {
         let proxy = told(self.proxy.check(&surroundings), &mut problems);
         let swarm = told(self.swarm.check(), &mut problems);
         let scheduler = told(self.scheduler.check(), &mut problems);
-        let (Some(proxy), Some(swarm), Some(scheduler), true) =
-            (proxy, swarm, scheduler, problems.is_empty())
+        let seed = told(self.seed.check(), &mut problems);
+        let (Some(proxy), Some(swarm), Some(scheduler), Some(seed), true) =
+            (proxy, swarm, scheduler, seed, problems.is_empty())
         else {
             return Err(problems);
         };
@@ -163,6 +167,7 @@ impl RawConfig {
             proxy,
             swarm,
             scheduler,
+            seed,
             admin_listen: self.admin.listen,
         })
     }

@@ -42,9 +42,21 @@ fn every_problem_is_told_at_once() {
         "drain_timeout = \"soon\"\ncolour = 1\nconnections_max = 0\n[admin]\nlisten = \"here\"\n",
         &[
             "line 1: drain_timeout: invalid value: string \"soon\", expected a duration",
-            "line 2: colour: is no known key; known here: data_dir, roles, drain_timeout, connections_max, log_format, identity, proxy, swarm, scheduler, admin",
+            "line 2: colour: is no known key; known here: data_dir, roles, drain_timeout, connections_max, log_format, identity, proxy, swarm, scheduler, seed, admin",
             "line 3: connections_max: must be at least 1",
             "line 5: admin.listen: invalid socket address syntax",
+        ],
+    );
+}
+
+#[test]
+fn a_rate_that_is_none_or_too_slow_is_told() {
+    check(
+        "[swarm]\nserve_rate = \"fast\"\nfetch_rate = \"64kbit/s\"\nsource_rate = \"0MB/s\"\nprefetch_rate = \"10MiB/s\"\n",
+        &[
+            "line 2: swarm.serve_rate: `fast` is no rate; a rate is written as in \"50MB/s\", \"200Mbit/s\" or \"unlimited\"",
+            "line 3: swarm.fetch_rate: must be at least 1Mbit/s, or pieces take longer than anybody waits",
+            "line 4: swarm.source_rate: nothing could move at a rate of 0; write \"unlimited\" for no limit",
         ],
     );
 }

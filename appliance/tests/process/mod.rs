@@ -2,4 +2,5 @@
 
 mod commands;
 mod node;
+mod operate;
 mod running;

@@ -88,7 +88,7 @@ fn the_mirror_answers_its_ping_on_both_families() -> anyhow::Result<()> {
 }
 
 #[test]
-fn the_cache_is_listed_and_what_is_not_there_is_not_removed() -> anyhow::Result<()> {
+fn the_cache_is_listed_and_what_is_not_there_is_neither_removed_nor_pinned() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let _node = Running::up(folder.path(), FREE_PORTS)?;
     let cache = |words: &[&str]| -> anyhow::Result<(bool, String)> {
@@ -107,6 +107,10 @@ fn the_cache_is_listed_and_what_is_not_there_is_not_removed() -> anyhow::Result<
     let absent = format!("sha256:{}", "0".repeat(64));
     let (removed, told) = cache(&["rm", &absent])?;
     assert!(!removed && told.contains("is not in the store"), "{told}");
+    let (pinned, told) = cache(&["pin", &absent])?;
+    assert!(!pinned && told.contains("is not in the store"), "{told}");
+    let (unpinned, told) = cache(&["unpin", &absent])?;
+    assert!(!unpinned && told.contains("is not pinned"), "{told}");
     Ok(())
 }
 

@@ -15,7 +15,7 @@ use super::{
     ALPN, CONNECT_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, OPEN_TIMEOUT, STREAM_WINDOW,
 };
 use crate::{
-    host::Host,
+    host::{Host, Role},
     identity::{Identity, PeerIdentity},
     scheduler::SessionError,
 };
@@ -53,6 +53,21 @@ pub(super) async fn connect(
         .connect_with_connector(connector)
         .await
         .map_err(|error| unreachable(format!("{host}: {error}")))?;
+    Ok((channel, peer))
+}
+
+/// A channel to a host whose certificate says that it is a scheduler.
+pub(super) async fn connect_scheduler(
+    identity: &Identity,
+    host: &Host,
+) -> Result<(Channel, PeerIdentity), SessionError> {
+    let (channel, peer) = connect(identity, host).await?;
+    if !peer.roles.contains(Role::Scheduler) {
+        return Err(unreachable(format!(
+            "the certificate of {} lacks the scheduler role",
+            peer.id
+        )));
+    }
     Ok((channel, peer))
 }
 

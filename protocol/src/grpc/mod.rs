@@ -10,12 +10,14 @@ use std::time::Duration;
 mod availability;
 mod connect;
 mod convert;
+mod operator;
 mod scheduler;
 mod serve;
 mod stream;
 
 pub use availability::{AvailabilityClient, serve_availability};
-pub use scheduler::{SchedulerClient, serve_scheduler};
+pub use operator::OperatorClient;
+pub use scheduler::{SchedulerClient, SchedulerServices, serve_scheduler};
 pub use serve::ServeError;
 
 /// Told in the first message of every stream, in both directions.

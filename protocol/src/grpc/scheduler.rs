@@ -1,4 +1,5 @@
-//! The scheduler's session over gRPC: the client that hosts hold, and the server's half.
+//! The scheduler's session over gRPC: the client that hosts hold, and the server's half, which
+//! answers operators on the same connections.
 
 use std::{pin::Pin, sync::Arc};
 
@@ -9,19 +10,21 @@ use tonic::{Request, Response, Status, Streaming, service::Routes};
 
 use super::{
     MESSAGE_LEN_MAX,
-    connect::{connect, open_within},
+    connect::{connect_scheduler, open_within},
     convert,
     generated::{
         HostMessage, SchedulerMessage,
         scheduler_client::SchedulerClient as RawClient,
         scheduler_server::{Scheduler as RawScheduler, SchedulerServer},
     },
-    serve::{Connection, ServeError, check_version, first, serve},
+    operator,
+    serve::{Connection, ServeError, check_version, first, refusal, serve},
     stream::{Over, outgoing, pump},
 };
 use crate::{
     host::{Host, Role},
     identity::{Identity, PeerIdentity},
+    operator::Operator,
     scheduler::{Hello, Scheduler, Session, SessionEnd, SessionError},
 };
 
@@ -41,12 +44,19 @@ struct SchedulerService {
     connection: Connection,
 }
 
-/// Serves `scheduler` on one connection, whose handshake named `peer`. Returns when the peer has
+/// What answers on the port of a scheduler.
+#[derive(Debug, Clone)]
+pub struct SchedulerServices {
+    pub scheduler: Arc<dyn Scheduler>,
+    pub operator: Arc<dyn Operator>,
+}
+
+/// Serves `services` on one connection, whose handshake named `peer`. Returns when the peer has
 /// gone or, after `drain`, when its session has ended in good order.
 pub async fn serve_scheduler<IO>(
     io: IO,
     peer: PeerIdentity,
-    scheduler: Arc<dyn Scheduler>,
+    services: SchedulerServices,
     drain: impl Future<Output = ()> + Send,
 ) -> Result<(), ServeError>
 where
@@ -54,14 +64,16 @@ where
 {
     let connection = Connection::new();
     let service = SchedulerService {
-        scheduler,
+        scheduler: services.scheduler,
         peer,
         connection: connection.clone(),
     };
     let server = SchedulerServer::new(service)
         .max_decoding_message_size(MESSAGE_LEN_MAX)
         .max_encoding_message_size(MESSAGE_LEN_MAX);
-    serve(io, Routes::new(server), connection, drain).await
+    let operator = operator::server(services.operator, connection.clone());
+    let routes = Routes::new(server).add_service(operator);
+    serve(io, routes, connection, drain).await
 }
 
 // === impl SchedulerClient ===
@@ -86,11 +98,7 @@ impl SchedulerClient {
 #[async_trait::async_trait]
 impl Scheduler for SchedulerClient {
     async fn open(&self, hello: Hello) -> Result<Session, SessionError> {
-        let (channel, peer) = connect(&self.identity, &self.scheduler).await?;
-        if !peer.roles.contains(Role::Scheduler) {
-            let problem = format!("the certificate of {} lacks the scheduler role", peer.id);
-            return Err(SessionError::Unreachable(problem));
-        }
+        let (channel, peer) = connect_scheduler(&self.identity, &self.scheduler).await?;
         let mut client = RawClient::new(channel)
             .max_decoding_message_size(MESSAGE_LEN_MAX)
             .max_encoding_message_size(MESSAGE_LEN_MAX);
@@ -165,12 +173,5 @@ impl RawScheduler for SchedulerService {
         });
         let welcome = stream::once(std::future::ready(Ok(convert::scheduler_welcome())));
         Ok(Response::new(Box::pin(welcome.chain(answers))))
-    }
-}
-
-fn refusal(error: SessionError) -> Status {
-    match error {
-        SessionError::Refused(problem) => Status::permission_denied(problem),
-        SessionError::Unreachable(problem) => Status::unavailable(problem),
     }
 }

@@ -20,6 +20,7 @@ use super::{
     DRAIN_TIMEOUT, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, OPEN_TIMEOUT, PROTOCOL_VERSION,
     STREAM_WINDOW, stream::Over,
 };
+use crate::scheduler::SessionError;
 
 /// Streams that one host may have open on one connection; it needs one, and a second while it
 /// reopens.
@@ -129,6 +130,14 @@ pub(super) fn check_version(told: u32) -> Result<(), Status> {
     Err(Status::failed_precondition(format!(
         "the other end speaks version {told} of the protocol, this one version {PROTOCOL_VERSION}"
     )))
+}
+
+/// What a caller is told whom the service turns away.
+pub(super) fn refusal(error: SessionError) -> Status {
+    match error {
+        SessionError::Refused(problem) => Status::permission_denied(problem),
+        SessionError::Unreachable(problem) => Status::unavailable(problem),
+    }
 }
 
 async fn opened_in_time(connection: &Connection) -> Result<Infallible, ServeError> {

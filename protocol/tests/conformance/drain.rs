@@ -13,8 +13,21 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
         let mut under_test = remote_scheduler(&authority()).await;
         let mut session = under_test.scheduler.open(hello()).await.unwrap();
         let mut end = under_test.sessions.recv().await.unwrap();
-        session.up.send(Up::Load { uploads: 1 }).await.unwrap();
-        assert_eq!(end.up.recv().await, Some(Up::Load { uploads: 1 }));
+        session
+            .up
+            .send(Up::Load {
+                uploads: 1,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            end.up.recv().await,
+            Some(Up::Load {
+                uploads: 1,
+                upload_rate: 0
+            })
+        );
         let candidate = Candidate {
             host: "a@10.0.0.1:1".parse().unwrap(),
         };
@@ -26,7 +39,7 @@ async fn a_drain_ends_the_open_session_after_its_last_word() {
             proof: None,
         };
         end.down.send(last.clone()).await.unwrap();
-        under_test.server.unwrap().drain.cancel();
+        under_test.server.as_ref().unwrap().drain.cancel();
         assert_eq!(session.down.recv().await, Some(last));
         assert_eq!(session.down.recv().await, None);
         session.up.closed().await;
@@ -56,7 +69,7 @@ async fn a_drain_ends_the_open_stream_of_a_child() {
             .send(Tell::Gone { task: task(1) })
             .await
             .unwrap();
-        under_test.server.unwrap().drain.cancel();
+        under_test.server.as_ref().unwrap().drain.cancel();
         assert_eq!(
             subscription.tell.recv().await,
             Some(Tell::Gone { task: task(1) })

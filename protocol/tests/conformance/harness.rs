@@ -1,4 +1,4 @@
-//! Both adapters of both services, on the loopback, and what they are made of.
+//! Both adapters of the services, on the loopback, and what they are made of.
 
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
@@ -16,6 +16,8 @@ use tokio::{
 };
 use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
+
+use crate::operator::ScriptedOperator;
 
 /// Longer than anything here takes; what is not done by then hangs.
 const HANG: Duration = Duration::from_secs(20);
@@ -136,14 +138,29 @@ pub(crate) async fn serve_scheduler(
     identity: Identity,
     sessions: mpsc::Sender<SessionEnd>,
 ) -> Server {
-    let scheduler: Arc<dyn Scheduler> = Arc::new(ScriptedScheduler(sessions));
+    serve_services(identity, services(sessions)).await
+}
+
+pub(crate) async fn serve_services(
+    identity: Identity,
+    services: grpc::SchedulerServices,
+) -> Server {
     Server::start(identity, move |io, peer, drain| {
-        let scheduler = Arc::clone(&scheduler);
+        let services = services.clone();
         async move {
-            let _ = grpc::serve_scheduler(io, peer, scheduler, drain.cancelled_owned()).await;
+            let _ = grpc::serve_scheduler(io, peer, services, drain.cancelled_owned()).await;
         }
     })
     .await
+}
+
+/// A scheduler whose sessions the test plays, and that takes no order.
+pub(crate) fn services(sessions: mpsc::Sender<SessionEnd>) -> grpc::SchedulerServices {
+    let (orders, _) = mpsc::channel(1);
+    grpc::SchedulerServices {
+        scheduler: Arc::new(ScriptedScheduler(sessions)),
+        operator: Arc::new(ScriptedOperator(orders)),
+    }
 }
 
 pub(crate) async fn remote_parent(authority: &Authority) -> ParentUnderTest {

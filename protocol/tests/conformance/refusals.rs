@@ -14,8 +14,8 @@ use tokio::{io::AsyncReadExt as _, net::TcpListener, sync::mpsc};
 
 use crate::{
     harness::{
-        ScriptedScheduler, Server, authority, hello, id, identity, remote_parent, remote_scheduler,
-        serve_scheduler, within,
+        Server, authority, hello, id, identity, remote_parent, remote_scheduler, serve_scheduler,
+        services, within,
     },
     raw::{self, field, frame},
 };
@@ -217,8 +217,7 @@ async fn whoever_connects_and_is_silent_is_given_up() {
         roles: [Role::Proxy].into_iter().collect(),
     };
     let (sender, _sessions) = mpsc::channel(1);
-    let scheduler = Arc::new(ScriptedScheduler(sender));
-    let served = grpc::serve_scheduler(io, peer, scheduler, std::future::pending());
+    let served = grpc::serve_scheduler(io, peer, services(sender), std::future::pending());
     let (opened, served) = within(async { tokio::join!(client.open(hello()), served) }).await;
     let error = opened.unwrap_err().to_string();
     assert!(error.contains("did not answer within 3s"), "{error}");

@@ -93,7 +93,10 @@ fn every_up() -> Vec<Up> {
             task: task(1),
             outcome: Outcome::Left,
         },
-        Up::Load { uploads: u32::MAX },
+        Up::Load {
+            uploads: u32::MAX,
+            upload_rate: u64::MAX,
+        },
         Up::Proves(proof()),
     ];
     all.extend(failures.map(|failure| Up::Finished {
@@ -234,12 +237,38 @@ async fn a_session_can_be_opened_again_and_two_do_not_mix() {
         let (first, first_end) = open(&mut under_test).await;
         let (second, mut second_end) = open(&mut under_test).await;
         drop((first, first_end));
-        second.up.send(Up::Load { uploads: 2 }).await.unwrap();
-        assert_eq!(second_end.up.recv().await, Some(Up::Load { uploads: 2 }));
+        second
+            .up
+            .send(Up::Load {
+                uploads: 2,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            second_end.up.recv().await,
+            Some(Up::Load {
+                uploads: 2,
+                upload_rate: 0
+            })
+        );
         drop((second, second_end));
         let (third, mut third_end) = open(&mut under_test).await;
-        third.up.send(Up::Load { uploads: 3 }).await.unwrap();
-        assert_eq!(third_end.up.recv().await, Some(Up::Load { uploads: 3 }));
+        third
+            .up
+            .send(Up::Load {
+                uploads: 3,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
+        assert_eq!(
+            third_end.up.recv().await,
+            Some(Up::Load {
+                uploads: 3,
+                upload_rate: 0
+            })
+        );
     })
     .await;
 }

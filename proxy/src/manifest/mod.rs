@@ -11,9 +11,9 @@ pub(crate) mod tags;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{StatusCode, header};
-use protocol::{ContentKind, Digest, TaskId};
+use protocol::{ContentKind, Digest, Origin, TaskId};
 use swarm::{
-    open::{ReadProof, Wanted},
+    open::{OpenRequest, ReadProof, Wanted},
     source::Redirects,
 };
 
@@ -169,6 +169,30 @@ impl Proxy {
             media_type,
             size,
         }))
+    }
+
+    /// What a tag stands for, asked for nobody in particular.
+    pub(crate) async fn digest_of(&self, tag: TagName) -> Result<Digest, Refusal> {
+        let resolved = self.tags.resolve(&self.upstream, tag, None).await;
+        let resolved =
+            resolved.map_err(|error| upstream::refusal(&error, Fault::ManifestUnknown))?;
+        Ok(resolved.resolution.digest)
+    }
+
+    /// The bytes of a document, for nobody in particular: public ones only.
+    pub(crate) async fn document(&self, origin: Origin, digest: Digest) -> Result<Bytes, Refusal> {
+        let request = OpenRequest {
+            task: TaskId(digest),
+            origin,
+            wanted: Wanted::Whole,
+            credential: None,
+            proof: ReadProof::Unchecked,
+        };
+        let opened = self.engine.open(request).await;
+        let content =
+            opened.map_err(|error| upstream::open_refusal(&error, Fault::ManifestUnknown))?;
+        let whole = self.collect(content).await?;
+        Ok(whole.bytes.unwrap_or_default())
     }
 
     async fn collect(&self, mut content: OpenContent) -> Result<Whole, Refusal> {

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use registry_compat_tests::{
     content::{digest_of, noise},
-    fault_registry::{Asked, Fault, FaultRegistry, On, Times},
+    fault_registry::{Asked, End, Fault, FaultRegistry, On, Times},
     http::{Ending, Whole},
     image::MANIFEST_TYPE,
 };
@@ -87,6 +87,15 @@ impl Case {
     pub(crate) fn with(mut self, on: On, times: Times, fault: Fault) -> Self {
         self.faults.push((on, times, fault));
         self
+    }
+
+    /// Whether only the patience of the node ends what the upstream does.
+    pub(crate) fn is_slow(&self) -> bool {
+        self.faults.iter().any(|(_, _, fault)| match fault {
+            Fault::SlowStart(_) => true,
+            Fault::Breaks { end, .. } => *end == End::Stall,
+            _ => false,
+        })
     }
 
     /// Holds what `asker` will ask for at the registry, still healthy.

@@ -159,15 +159,10 @@ fn a_tag_is_resolved_whatever_its_head_tells_of_the_digest() -> Result<()> {
 fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> {
     let manifest =
         |name, expect, asked, fault| lasting(name, Subject::Manifest, (expect, asked), fault);
-    let breaks = Fault::Breaks {
+    let cut = |end| Fault::Breaks {
         framing: Framing::Length,
         after: 50,
-        end: End::Close,
-    };
-    let stalls = Fault::Breaks {
-        framing: Framing::Length,
-        after: 50,
-        end: End::Stall,
+        end,
     };
     let once = Asks::Count(1);
     check(&[
@@ -177,7 +172,7 @@ fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> 
             Expect::Content,
             Asks::Ranges(&["-", "-"]),
         )
-        .with(On::Get, ONCE, breaks.clone()),
+        .with(On::Get, ONCE, cut(End::Close)),
         Case::new(
             "manifest in chunks",
             Subject::Manifest,
@@ -189,7 +184,7 @@ fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> 
             "manifest always closes early",
             Expect::Row("failing"),
             Asks::AtMost(6),
-            breaks,
+            cut(End::Close),
         ),
         manifest(
             "manifest of wrong bytes",
@@ -207,7 +202,7 @@ fn a_manifest_by_digest_comes_right_or_is_answered_by_the_table() -> Result<()> 
             "manifest stalls",
             Expect::Row("slow"),
             Asks::AtMost(6),
-            stalls,
+            cut(End::Stall),
         ),
         manifest(
             "manifest fails",

@@ -23,7 +23,13 @@ use self::case::{Case, Content, Expect, Subject};
 /// "No such tag" and every other failure of a tag is remembered for some seconds.
 const TAG_PATIENCE: Duration = Duration::from_secs(20);
 
-/// A node before a registry that fails on purpose, and patient for a moment only.
+/// How long a node waits for an upstream that must not seem slow, however busy the machine is.
+const PATIENT: Duration = Duration::from_secs(20);
+
+/// And for one that is.
+const IMPATIENT: Duration = Duration::from_millis(1500);
+
+/// A node before a registry that fails on purpose.
 #[derive(Debug)]
 pub(crate) struct Stage {
     pub(crate) registry: FaultRegistry,
@@ -45,18 +51,23 @@ struct Asked<'a> {
 impl Stage {
     /// `also_trust` are addresses that the registry may redirect to.
     pub(crate) fn start(also_trust: &[SocketAddr]) -> Result<Self> {
+        Self::start_with(also_trust, PATIENT)
+    }
+
+    fn start_with(also_trust: &[SocketAddr], patience: Duration) -> Result<Self> {
         let (registry, home) = (FaultRegistry::start()?, Home::new()?);
         let trusted: Vec<_> = also_trust.iter().map(SocketAddr::to_string).collect();
         let free = "listen = \"127.0.0.1:0\"";
         let config = format!(
-            "data_dir = {:?}\n[proxy]\n{free}\ndefault_registry = \"registry.test\"\n\
+            "data_dir = {2:?}\n[proxy]\n{free}\ndefault_registry = \"registry.test\"\n\
              tag_ttl = \"0s\"\nmanifest_size_max = \"64KiB\"\n\
-             upstream_response_timeout = \"1s\"\nupstream_stall_timeout = \"1s\"\n\
-             [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{}\"\n\
+             upstream_response_timeout = \"{0}ms\"\nupstream_stall_timeout = \"{0}ms\"\n\
+             [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{1}\"\n\
              also_trust = {trusted:?}\n\
              [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
-            home.path().join("data"),
+            patience.as_millis(),
             registry.address(),
+            home.path().join("data"),
         );
         let darter = Darter::run(&config, &home)?;
         Ok(Self {
@@ -141,7 +152,16 @@ impl Stage {
 
 /// Runs every case for every asker; then all again with the upstream well; then again after a kill.
 pub(crate) fn check(cases: &[Case]) -> Result<()> {
-    let stage = Stage::start(&[])?;
+    let (slow, quick): (Vec<_>, Vec<_>) = cases.iter().partition(|case| case.is_slow());
+    check_with(&quick, PATIENT)?;
+    check_with(&slow, IMPATIENT)
+}
+
+fn check_with(cases: &[&Case], patience: Duration) -> Result<()> {
+    if cases.is_empty() {
+        return Ok(());
+    }
+    let stage = Stage::start_with(&[], patience)?;
     let mut asked = Vec::new();
     for case in cases {
         let told = |asker: Asker, result: Result<_>| {

@@ -28,7 +28,7 @@ use tokio::{
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 
 use super::HERD_LIMIT;
-use crate::cluster::Cluster;
+use registry_compat_tests::cluster::Cluster;
 
 /// What it does instead of what it should.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use registry_compat_tests::process::wait_until;
 
 use super::{Herd, Shape, can_herd, source::Source};
-use crate::cluster::{Member, Plan};
+use registry_compat_tests::cluster::{Member, Plan};
 
 const SIZE: usize = 32 << 20;
 

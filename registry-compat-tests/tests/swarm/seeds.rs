@@ -5,7 +5,7 @@ use anyhow::{Context as _, Result};
 use protocol::{TaskId, ring};
 
 use super::{Herd, Shape, can_herd, pull, pull_while, source::Source};
-use crate::cluster::Member;
+use registry_compat_tests::cluster::Member;
 
 const SIZE: usize = 48 << 20;
 

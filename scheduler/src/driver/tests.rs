@@ -3,7 +3,8 @@
 use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 use protocol::{
-    ContentKind, Digest, Down, Host, Origin, Scheduler, TaskId, Up,
+    ContentKind, Digest, Down, Host, Operator, Origin, Scheduler, TaskId, Up,
+    operator::{Child, PreheatOrder, PreheatProgress, PreheatState, Question, Scope},
     scheduler::{Hello, Outcome, SESSION_QUEUE, Session, SessionError},
 };
 use tokio::task::JoinSet;
@@ -58,17 +59,32 @@ fn task(number: u32) -> TaskId {
     TaskId(Digest::sha256_of(&number.to_le_bytes()))
 }
 
-fn register(task: TaskId) -> Up {
-    let registry = "r.example".parse().unwrap();
-    let repository = "a".parse().unwrap();
-    Up::Register {
-        task,
-        origin: Origin {
-            registry,
-            repository,
-            kind: ContentKind::Blob,
-        },
+fn origin() -> Origin {
+    Origin {
+        registry: "r.example".parse().unwrap(),
+        repository: "a".parse().unwrap(),
+        kind: ContentKind::Blob,
     }
+}
+
+fn register(task: TaskId) -> Up {
+    let origin = origin();
+    Up::Register { task, origin }
+}
+
+fn order(tasks: &[u32]) -> PreheatOrder {
+    PreheatOrder {
+        tasks: tasks
+            .iter()
+            .map(|number| (task(*number), origin()))
+            .collect(),
+        scope: Scope::Seeds,
+    }
+}
+
+fn is_done(progress: &PreheatProgress) -> bool {
+    let mut states = progress.tasks.iter().map(|task| task.state);
+    states.all(|state| state == PreheatState::Done)
 }
 
 #[track_caller]
@@ -106,10 +122,17 @@ async fn a_cold_task_goes_through_the_seed() {
     );
     let explained = running
         .service
-        .explain(task(1), "a".parse().unwrap(), 9)
+        .explain(Question {
+            task: task(1),
+            child: Child::EveryRunning,
+            listed_max: 9,
+        })
         .await
         .unwrap();
-    assert_eq!(explained.len(), 2);
+    let children: Vec<_> = explained.iter().map(|one| one.child.as_str()).collect();
+    assert_eq!(children, ["s", "a"]);
+    assert_eq!(explained[1].candidates.len(), 2);
+    assert!(explained[1].candidates[0].is_parent, "{explained:?}");
 }
 
 #[tokio::test]
@@ -216,4 +239,46 @@ async fn shutdown_closes_every_session() {
         matches!(refused, Err(SessionError::Unreachable(_))),
         "{refused:?}"
     );
+}
+
+#[tokio::test]
+async fn a_preheat_is_followed_to_its_end() {
+    let running = run(9);
+    let mut seed = running.open("s").await;
+    let mut followed = running.service.preheat(order(&[1, 2])).await.unwrap();
+    assert!(!is_done(&followed.recv().await.unwrap()));
+    for _ in 0..2 {
+        let Some(Down::Warm { task, .. }) = seed.down.recv().await else {
+            panic!("no order to warm");
+        };
+        let held = Up::Held { tasks: vec![task] };
+        seed.up.send(held).await.unwrap();
+    }
+    let mut last = None;
+    while let Some(progress) = followed.recv().await {
+        last = Some(progress);
+    }
+    assert!(is_done(&last.unwrap()));
+    let mut again = running.service.preheat(order(&[1, 2])).await.unwrap();
+    assert!(is_done(&again.recv().await.unwrap()));
+    assert_eq!(again.recv().await, None);
+}
+
+#[tokio::test]
+async fn a_preheat_that_nobody_follows_makes_room_for_another() {
+    let running = run(9);
+    let mut seed = running.open("s").await;
+    for number in 0..20 {
+        // More than may be open at once: the ones before are forgotten.
+        let followed = running.service.preheat(order(&[number])).await;
+        drop(followed.unwrap());
+        assert!(matches!(seed.down.recv().await, Some(Down::Warm { .. })));
+        seed.up
+            .send(Up::Load {
+                uploads: 0,
+                upload_rate: 0,
+            })
+            .await
+            .unwrap();
+    }
 }

@@ -10,15 +10,20 @@ use super::{
 };
 
 /// A candidate that holds more can give more.
-pub(super) const WEIGHT_PIECES: f64 = 0.30;
+pub(super) const WEIGHT_PIECES: f64 = 0.25;
 /// Load spreads over those with room.
-pub(super) const WEIGHT_CAPACITY: f64 = 0.25;
+pub(super) const WEIGHT_CAPACITY: f64 = 0.20;
+/// Who has shown that it can give much, can.
+pub(super) const WEIGHT_THROUGHPUT: f64 = 0.15;
 /// Short ways are fast and cheap.
 pub(super) const WEIGHT_AFFINITY: f64 = 0.20;
 /// Who failed others will fail this one.
-pub(super) const WEIGHT_SUCCESS: f64 = 0.15;
+pub(super) const WEIGHT_SUCCESS: f64 = 0.10;
 /// Seeds are there to give.
 pub(super) const WEIGHT_SEED: f64 = 0.10;
+
+/// The rate that is worth half of the throughput's part: 1 Gbit/s, in bytes per second.
+const RATE_HALF: f64 = 125e6;
 
 /// What a common IDC is worth of the affinity; the rest is the location's.
 const IDC_SHARE: f64 = 0.6;
@@ -33,6 +38,8 @@ pub struct Score {
     pub pieces: f64,
     /// Share of the upload slots that is free.
     pub capacity: f64,
+    /// The rate shown lately, r / (r + 1 Gbit/s); a half where none was shown yet.
+    pub throughput: f64,
     /// Share of the children served without failure.
     pub success: f64,
     /// 1 for a seed.
@@ -53,6 +60,7 @@ impl Score {
         Self {
             pieces: pieces(task, peer),
             capacity: share(candidate.free_slots(), candidate.upload_slots),
+            throughput: throughput(candidate.rate()),
             success: candidate.success_ratio(),
             seed: if candidate.is_seed { 1.0 } else { 0.0 },
             affinity: child.map_or(0.0, |child| affinity(candidate, child)),
@@ -63,6 +71,7 @@ impl Score {
     pub fn total(&self) -> f64 {
         WEIGHT_PIECES * self.pieces
             + WEIGHT_CAPACITY * self.capacity
+            + WEIGHT_THROUGHPUT * self.throughput
             + WEIGHT_AFFINITY * self.affinity
             + WEIGHT_SUCCESS * self.success
             + WEIGHT_SEED * self.seed
@@ -80,6 +89,10 @@ fn pieces(task: &Task, peer: &Peer) -> f64 {
             share(peer.pieces.min(1), 2)
         }
     }
+}
+
+fn throughput(rate: Option<u64>) -> f64 {
+    rate.map_or(0.5, |rate| rate as f64 / (rate as f64 + RATE_HALF))
 }
 
 fn share(part: u32, whole: u32) -> f64 {
@@ -117,8 +130,24 @@ mod tests {
 
     #[test]
     fn the_weights_add_up_to_one() {
-        let sum = WEIGHT_PIECES + WEIGHT_CAPACITY + WEIGHT_AFFINITY + WEIGHT_SUCCESS + WEIGHT_SEED;
+        let sum = WEIGHT_PIECES
+            + WEIGHT_CAPACITY
+            + WEIGHT_THROUGHPUT
+            + WEIGHT_AFFINITY
+            + WEIGHT_SUCCESS
+            + WEIGHT_SEED;
         assert!((sum - 1.0).abs() < 1e-9, "{sum}");
+    }
+
+    #[test]
+    fn more_throughput_is_better_and_none_shown_is_the_middle() {
+        let slow = throughput(Some(1_000_000));
+        let fast = throughput(Some(2_000_000_000));
+        assert!(
+            slow < throughput(None) && throughput(None) < fast,
+            "{slow} {fast}"
+        );
+        assert!((throughput(Some(125_000_000)) - 0.5).abs() < 1e-9);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     time::{Duration, Instant},
 };
 
@@ -52,6 +53,8 @@ pub(super) struct HostRecord {
     children: u32,
     /// Uploads it told of last.
     uploads: u32,
+    /// The best rate of all its uploads together that it has shown lately, in bytes per second.
+    rate: Option<u64>,
     served: u32,
     failed: u32,
     heard_at: Instant,
@@ -71,6 +74,9 @@ pub(super) enum RingSeed {
     /// It has no session, and not for long: it is waited for.
     Expected,
 }
+
+/// The share of the best rate that each message takes from it.
+const RATE_FADES_BY: u64 = 16;
 
 /// Outcomes that count for the success ratio; older ones fade by halves.
 const OUTCOMES_MAX: u32 = 256;
@@ -121,6 +127,23 @@ impl Hosts {
         self.by_key.iter().map(|(key, record)| (*key, record))
     }
 
+    /// The hosts after `after` that came before `end`, longest here first.
+    pub(super) fn between(
+        &self,
+        after: Option<HostKey>,
+        end: HostKey,
+    ) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let from = self.by_key.range((start, Bound::Unbounded));
+        from.map(|(key, record)| (*key, record))
+            .take_while(move |(key, _)| *key < end)
+    }
+
+    /// The key of the host that comes next.
+    pub(super) fn next_key(&self) -> HostKey {
+        HostKey(self.next)
+    }
+
     pub(super) fn seeds(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
         let record = |key: &HostKey| self.get(*key).map(|record| (*key, record));
         self.seeds.iter().filter_map(record)
@@ -128,6 +151,13 @@ impl Hosts {
 
     pub(super) fn has_seeds(&self) -> bool {
         !self.seeds.is_empty() || !self.view.is_empty()
+    }
+
+    /// The seeds of the view that are here.
+    pub(super) fn named_seeds(&self) -> impl Iterator<Item = (HostKey, &HostRecord)> {
+        let is_named =
+            |record: &HostRecord| self.view.is_empty() || self.view.names(&record.host.id);
+        self.seeds().filter(move |(_, record)| is_named(record))
     }
 
     /// The seed that everybody's ring names for `task`, of those that `can_fetch`: its session, or
@@ -139,11 +169,7 @@ impl Hosts {
         can_fetch: impl Fn(&Self, HostKey) -> bool,
     ) -> Option<RingSeed> {
         self.view.begin(now);
-        let is_named =
-            |record: &HostRecord| self.view.is_empty() || self.view.names(&record.host.id);
-        let joined = self
-            .seeds()
-            .filter(|(key, record)| is_named(record) && can_fetch(self, *key));
+        let joined = self.named_seeds().filter(|(key, _)| can_fetch(self, *key));
         let joined: Vec<&HostId> = joined.map(|(_, record)| &record.host.id).collect();
         let away = self.view.expected(now, absence);
         let away = away.filter(|id| !self.by_id.contains_key(*id));
@@ -197,6 +223,7 @@ impl HostRecord {
             warming: BTreeSet::new(),
             children: 0,
             uploads: 0,
+            rate: None,
             served: 0,
             failed: 0,
             heard_at: now,
@@ -207,8 +234,17 @@ impl HostRecord {
         self.heard_at = now;
     }
 
-    pub(super) fn loaded(&mut self, uploads: u32) {
+    pub(super) fn loaded(&mut self, uploads: u32, upload_rate: u64) {
         self.uploads = uploads;
+        // What it can do shows only while it is asked for much: the best counts, and fades.
+        if upload_rate != 0 {
+            let faded = self.rate.map_or(0, |rate| rate - rate / RATE_FADES_BY);
+            self.rate = Some(faded.max(upload_rate));
+        }
+    }
+
+    pub(super) fn rate(&self) -> Option<u64> {
+        self.rate
     }
 
     pub(super) fn state(&self, now: Instant, silence: Duration) -> HostState {

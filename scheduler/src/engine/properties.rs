@@ -9,11 +9,12 @@ use proptest::{
 };
 use protocol::{
     AttemptId, PieceSet, TaskId, Up,
+    operator::{PeerStatus, PreheatOrder, Scope, Snapshot, TaskStatus},
     scheduler::{Failure, Outcome, ParentFailure},
 };
 
 use super::{
-    Engine, Event, Limits, Snapshot, TaskStatus,
+    Engine, Event, Limits,
     tests::{epoch, hello, origin},
 };
 
@@ -94,6 +95,7 @@ fn said((who, which, what, argument): Step) -> Event {
         }
         _ => Up::Load {
             uploads: u32::from(argument % 4),
+            upload_rate: u64::from(argument) << 20,
         },
     };
     Event::Said(id, up)
@@ -106,14 +108,14 @@ fn holds(snapshot: &Snapshot) -> Result<(), TestCaseError> {
         peers_hold(task)?;
     }
     for host in &snapshot.hosts {
-        let is_child = |peer: &&super::PeerStatus| peer.parents.contains(&host.host.id);
+        let is_child = |peer: &&PeerStatus| peer.parents.contains(&host.host.id);
         let peers = snapshot.tasks.iter().flat_map(|task| &task.peers);
         let children = peers.filter(is_child).count();
         prop_assert!(
             host.children as usize == children,
             "{host:?} has {children} children"
         );
-        let reserved = limits().reserved_children * host.tasks;
+        let reserved = limits().reserved_children * host.tasks as usize;
         let children_max = host.upload_slots as usize + reserved;
         prop_assert!(children <= children_max, "{host:?}");
     }
@@ -148,8 +150,8 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
     let has_holder = task
         .peers
         .iter()
-        .any(|peer| matches!(peer.state, "complete" | "fed"));
-    let is_coming = matches!(task.phase, "settling" | "warming" | "fetching");
+        .any(|peer| matches!(peer.state.as_str(), "complete" | "fed"));
+    let is_coming = matches!(task.phase.as_str(), "settling" | "warming" | "fetching");
     prop_assert!(
         !waits || is_coming || has_holder,
         "nobody for those who wait in {task:?}"
@@ -181,10 +183,21 @@ proptest! {
     fn whatever_happens_the_graph_holds(steps in vec(step(), 1..120)) {
         let mut engine = Engine::new(limits(), Vec::new());
         let mut now = epoch();
+        let mut oldest_order = 0;
         for number in 0..HOSTS - 2 {
             engine.handle(now, said((number, 0, 0, 3)));
         }
         for (step, wait) in steps {
+            let (_, which, what, argument) = step;
+            if what == 18 && argument % 4 == 0 {
+                let scope = if argument % 8 == 0 { Scope::Seeds } else { Scope::AllHosts };
+                let tasks = vec![(task(which), origin())];
+                // One too many is refused, and the oldest makes room.
+                if engine.preheat(now, PreheatOrder { tasks, scope }).is_err() {
+                    engine.end_preheat(oldest_order);
+                    oldest_order += 1;
+                }
+            }
             engine.handle(now, said(step));
             // Most events come close together, some after a while.
             now += Duration::from_millis(u64::from(wait) * u64::from(wait) / 400_000);

@@ -4,57 +4,25 @@
 
 use std::time::Instant;
 
-use protocol::{Host, HostId, TaskId};
-
-use super::{
-    Engine, HostState, Refusal, Score, filter::Filter, hosts::Hosts, peer::Peer, task::Task,
+use protocol::{
+    HostId, TaskId,
+    operator::{
+        self, Child, HostStatus, Judged, PeerStatus, Question, ScorePart, Snapshot, TaskStatus,
+        Verdict,
+    },
 };
 
-/// The state of an engine at one moment.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Snapshot {
-    pub host_count: usize,
-    pub task_count: usize,
-    pub peer_count: usize,
-    /// The first hosts, by when they came.
-    pub hosts: Vec<HostStatus>,
-    /// The first tasks, by digest.
-    pub tasks: Vec<TaskStatus>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct HostStatus {
-    pub host: Host,
-    pub state: HostState,
-    pub is_seed: bool,
-    pub upload_slots: u32,
-    /// Children that were given to it.
-    pub children: u32,
-    /// Tasks in which it takes part.
-    pub tasks: usize,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct TaskStatus {
-    pub task: TaskId,
-    /// `quiet`, `settling`, `warming`, `fetching` or `failed`.
-    pub phase: &'static str,
-    /// The host that brings it in, or is to.
-    pub source: Option<HostId>,
-    pub pieces: Option<u32>,
-    /// The first peers, by when their hosts came.
-    pub peers: Vec<PeerStatus>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-pub struct PeerStatus {
-    pub host: HostId,
-    /// `waiting`, `fed`, `at-source` or `complete`.
-    pub state: &'static str,
-    pub pieces: u32,
-    pub parents: Vec<HostId>,
-    pub siblings: Vec<HostId>,
-}
+use super::{
+    Engine, HostState, Refusal, Score,
+    evaluator::{
+        WEIGHT_AFFINITY, WEIGHT_CAPACITY, WEIGHT_PIECES, WEIGHT_SEED, WEIGHT_SUCCESS,
+        WEIGHT_THROUGHPUT,
+    },
+    filter::Filter,
+    hosts::{HostKey, Hosts},
+    peer::{Peer, PeerState},
+    task::Task,
+};
 
 /// Why a host would be, or not be, a parent of another for a task.
 #[derive(Debug, Clone, PartialEq)]
@@ -66,7 +34,7 @@ pub struct Explanation {
 // === impl Engine ===
 
 impl Engine {
-    /// The whole in numbers, and the first `listed_max` hosts, tasks and peers of each task.
+    /// The whole in numbers, and the first `listed_max` hosts, tasks, and peers over all tasks.
     pub fn snapshot(&self, now: Instant, listed_max: usize) -> Snapshot {
         let silence = self.limits.host_silence;
         let hosts = self
@@ -75,13 +43,18 @@ impl Engine {
             .take(listed_max)
             .map(|(_, record)| HostStatus {
                 host: record.host.clone(),
-                state: record.state(now, silence),
+                is_live: record.state(now, silence) == HostState::Live,
                 is_seed: record.is_seed,
                 upload_slots: record.upload_slots,
                 children: record.children(),
-                tasks: record.tasks.len(),
+                tasks: record.tasks.len() as u64,
             });
-        let tasks = self.tasks.values().take(listed_max);
+        let mut peers_left = listed_max;
+        let tasks = self.tasks.values().take(listed_max).map(|task| {
+            let status = task_status(&self.hosts, task, peers_left);
+            peers_left -= status.peers.len();
+            status
+        });
         Snapshot {
             host_count: self.hosts.len(),
             task_count: self.tasks.len(),
@@ -91,9 +64,7 @@ impl Engine {
                 .map(|(_, record)| record.tasks.len())
                 .sum(),
             hosts: hosts.collect(),
-            tasks: tasks
-                .map(|task| task_status(&self.hosts, task, listed_max))
-                .collect(),
+            tasks: tasks.collect(),
         }
     }
 
@@ -120,6 +91,66 @@ impl Engine {
         known.take(listed_max).map(explain).collect()
     }
 
+    /// [`Engine::explain`] for one child of the question's task, or for all that are getting it.
+    pub fn answer(&self, now: Instant, question: &Question) -> Vec<operator::Explanation> {
+        let children: Vec<HostId> = match &question.child {
+            Child::Host(id) => vec![id.clone()],
+            Child::EveryRunning => self.running(question.task, question.listed_max),
+        };
+        let mut left = question.listed_max;
+        let mut answer = Vec::new();
+        for child in children.into_iter().filter(|child| self.has_host(child)) {
+            if left == 0 {
+                break;
+            }
+            let explained = self.explain(now, question.task, &child, left);
+            left -= explained.len();
+            answer.push(self.explanation(question.task, child, explained));
+        }
+        answer
+    }
+
+    fn running(&self, task: TaskId, max: usize) -> Vec<HostId> {
+        let is_running = |(_, peer): &(HostKey, &Peer)| peer.state != PeerState::Complete;
+        let name = |(key, _)| self.hosts.get(key).map(|record| record.host.id.clone());
+        let peers = self.tasks.get(&task).into_iter().flat_map(Task::peers);
+        peers
+            .filter(is_running)
+            .filter_map(name)
+            .take(max)
+            .collect()
+    }
+
+    fn explanation(
+        &self,
+        task: TaskId,
+        child: HostId,
+        explained: Vec<Explanation>,
+    ) -> operator::Explanation {
+        let key = self.hosts.key(&child);
+        let task = self.tasks.get(&task);
+        let peer = task.zip(key).and_then(|(task, key)| task.peer(key));
+        let is_parent = |candidate: &HostId| {
+            let parents = peer.map_or(&[][..], |peer| &peer.parents);
+            self.hosts
+                .key(candidate)
+                .is_some_and(|key| parents.contains(&key))
+        };
+        let judged = |Explanation { candidate, verdict }| Judged {
+            is_parent: is_parent(&candidate),
+            candidate,
+            verdict: match verdict {
+                Ok(score) => Verdict::Scored(parts(score)),
+                Err(refusal) => Verdict::Refused(name_of(refusal).to_owned()),
+            },
+        };
+        operator::Explanation {
+            child,
+            state: peer.map(|peer| peer.state.name().to_owned()),
+            candidates: explained.into_iter().map(judged).collect(),
+        }
+    }
+
     /// How many hosts and tasks there are.
     pub fn counts(&self) -> (usize, usize) {
         (self.hosts.len(), self.tasks.len())
@@ -130,7 +161,7 @@ fn task_status(hosts: &Hosts, task: &Task, listed_max: usize) -> TaskStatus {
     let name = |key| hosts.get(key).map(|record| record.host.id.clone());
     let status = |peer: &Peer, host| PeerStatus {
         host,
-        state: peer.state.name(),
+        state: peer.state.name().to_owned(),
         pieces: peer.pieces,
         parents: peer.parents.iter().copied().filter_map(name).collect(),
         siblings: peer.siblings.iter().copied().filter_map(name).collect(),
@@ -140,9 +171,50 @@ fn task_status(hosts: &Hosts, task: &Task, listed_max: usize) -> TaskStatus {
         .filter_map(|(key, peer)| Some(status(peer, name(key)?)));
     TaskStatus {
         task: task.id,
-        phase: task.phase.name(),
+        phase: task.phase.name().to_owned(),
         source: task.source_host().and_then(name),
         pieces: task.total,
         peers: peers.take(listed_max).collect(),
+    }
+}
+
+/// A score as it is shown: every part of it, with what it is worth.
+fn parts(score: Score) -> Vec<ScorePart> {
+    let Score {
+        pieces,
+        capacity,
+        throughput,
+        success,
+        seed,
+        affinity,
+    } = score;
+    let parts = [
+        ("pieces", WEIGHT_PIECES, pieces),
+        ("capacity", WEIGHT_CAPACITY, capacity),
+        ("throughput", WEIGHT_THROUGHPUT, throughput),
+        ("affinity", WEIGHT_AFFINITY, affinity),
+        ("success", WEIGHT_SUCCESS, success),
+        ("seed", WEIGHT_SEED, seed),
+    ];
+    let part = |(name, weight, value): (&str, f64, f64)| ScorePart {
+        name: name.to_owned(),
+        weight,
+        value,
+    };
+    parts.into_iter().map(part).collect()
+}
+
+/// A rule as it is shown.
+fn name_of(refusal: Refusal) -> &'static str {
+    match refusal {
+        Refusal::Itself => "itself",
+        Refusal::NotAlive => "not-alive",
+        Refusal::Banned => "banned",
+        Refusal::NothingToGive => "nothing-to-give",
+        Refusal::FailedForChild => "failed-for-child",
+        Refusal::ServesNobody => "serves-nobody",
+        Refusal::Cycle => "cycle",
+        Refusal::TooDeep => "too-deep",
+        Refusal::NoFreeSlot => "no-free-slot",
     }
 }

@@ -30,6 +30,8 @@ pub enum Event {
     RunRefused(HostId, u32),
     /// The supplier brought a piece, and it is what was signed.
     Brought(HostId, PieceIndex),
+    /// This host itself takes no more at the moment: no supplier is slow for it.
+    Throttled,
     /// The source brought a piece.
     Had(PieceIndex),
     /// A piece that was had turned out to be unreadable.

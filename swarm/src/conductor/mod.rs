@@ -112,6 +112,7 @@ impl Conductor {
             }
             Event::RunRefused(supplier, first) => self.run_refused(now, supplier, first),
             Event::Brought(supplier, piece) => self.had(now, Some(&supplier), piece),
+            Event::Throttled => self.suppliers.excuse(now),
             Event::Had(piece) => self.had(now, None, piece),
             Event::Lost(piece) => {
                 self.had.remove(piece);

@@ -95,6 +95,10 @@ impl Supplier {
         }
     }
 
+    pub(super) fn excuse(&mut self, now: Instant) {
+        self.moved_at = now;
+    }
+
     /// Takes the run out that began with `first`.
     pub(super) fn end_run(&mut self, first: u32) -> Option<Run> {
         let at = self.runs.iter().position(|run| run.first == first)?;

@@ -166,6 +166,13 @@ impl Suppliers {
         Some(verdict)
     }
 
+    /// Whoever brought nothing so far begins anew.
+    pub(super) fn excuse(&mut self, now: Instant) {
+        for supplier in self.by_id.values_mut() {
+            supplier.excuse(now);
+        }
+    }
+
     /// The suppliers that brought nothing in their time, and what becomes of each. The runs of
     /// those that rest are over.
     pub(super) fn overdue(&mut self, now: Instant, limits: &Limits) -> (Vec<HostId>, Vec<Ended>) {

@@ -388,6 +388,24 @@ fn what_is_late_is_asked_of_another_who_could() {
 }
 
 #[test]
+fn nobody_is_slow_while_this_host_takes_no_more() {
+    check(
+        vec![
+            whole(),
+            candidates(&["a"]),
+            begun(2),
+            holds("a", 0..2),
+            Pass(9_000),
+            Is(Event::Throttled),
+            Pass(9_000),
+            brought("a", 0),
+            Wait,
+        ],
+        "+a 0..2<-a -a:Slow",
+    );
+}
+
+#[test]
 fn the_first_of_two_copies_ends_the_other() {
     let script = vec![
         whole(),

@@ -4,12 +4,12 @@
 use protocol::{Origin, TaskId, Up, Visibility};
 use tokio::sync::watch;
 
-use super::{Entry, Swarm, WarmOrder};
+use super::{Entry, Swarm, Wanting, WarmOrder};
 use crate::{
     conductor::{Event, Interest},
     direct,
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
-    reader::{InterestGuard, Reader, Reading},
+    reader::{Buffer, InterestGuard, Reader, Reading},
     source::SourceError,
     task::{ActiveTask, Message, Progress, Stage, TaskFailure, driver::NOBODY},
 };
@@ -36,7 +36,7 @@ impl Swarm {
             if let Some(opened) = self.open_stored(&request).await? {
                 return Ok(opened);
             }
-            let (active, entry) = self.join_or_start(&request)?;
+            let (active, entry) = self.join_or_start(&request, Wanting::Reader)?;
             let range = request.wanted.resolve(u64::MAX).unwrap_or(0..0);
             let interest = self.interest(&active.inbox, &request, range).await;
             let mut progress = active.progress;
@@ -88,7 +88,8 @@ impl Swarm {
         Err(last)
     }
 
-    /// Has the whole of a task, for nobody in particular; whoever ordered it hears how it goes.
+    /// Has the whole of a task, for nobody in particular: at the rate of prefetch until somebody
+    /// comes to wait for it. Whoever ordered it hears how it goes.
     pub async fn warm(&self, order: WarmOrder) -> Result<(), OpenError> {
         let WarmOrder { task, origin, by } = order;
         if self
@@ -104,7 +105,7 @@ impl Swarm {
         let ActiveTask {
             inbox,
             mut progress,
-        } = self.begin_for_others(task, origin).await?;
+        } = self.begin_for_others(task, origin, Wanting::Order).await?;
         // A driver that is gone has said its last word.
         let _ = inbox.send(Message::Ordered(by)).await;
         let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
@@ -123,8 +124,9 @@ impl Swarm {
         &self,
         task: TaskId,
         origin: Origin,
+        wanting: Wanting,
     ) -> Result<ActiveTask, OpenError> {
-        let (active, _) = self.join_or_start(&for_others(task, origin))?;
+        let (active, _) = self.join_or_start(&for_others(task, origin), wanting)?;
         let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
         // A driver that is gone has said its last word.
         let _ = active.inbox.send(Message::Plan(joined)).await;
@@ -204,6 +206,7 @@ impl Swarm {
             end: range.end,
             held_before,
             how,
+            buffer: Buffer::default(),
         };
         let reader = Reader::new(reading);
         Ok(Opened {

@@ -4,7 +4,7 @@ use std::sync::PoisonError;
 
 use protocol::{Down, HostId, Origin, Role, TaskId, Visibility};
 
-use super::{Swarm, WarmOrder};
+use super::{Swarm, Wanting, WarmOrder};
 use crate::{
     session::Inbox,
     task::{Message, Shared, Shelf},
@@ -19,9 +19,11 @@ impl Shelf for Swarm {
                 .tasks
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner);
-            tasks
-                .get(&task)
-                .map(|flight| flight.active.progress.clone())
+            tasks.get(&task).map(|flight| {
+                // Another host waits for it.
+                flight.demand.raise();
+                flight.active.progress.clone()
+            })
         };
         let progress = match active {
             Some(progress) => progress,
@@ -43,7 +45,9 @@ impl Shelf for Swarm {
         if !identity.roles().contains(Role::Seed) {
             return None;
         }
-        let active = self.begin_for_others(task, origin).await.ok()?;
+        // Another host waits for it.
+        let active = self.begin_for_others(task, origin, Wanting::Reader);
+        let active = active.await.ok()?;
         Some(Shared {
             progress: active.progress,
         })
@@ -96,7 +100,7 @@ impl Inbox for Swarm {
                 let by = scheduler.clone();
                 let order = WarmOrder { task, origin, by };
                 if self.inner.warm.try_send(order).is_err() {
-                    tracing::warn!(%task, "too many orders to warm; the scheduler asks another");
+                    tracing::warn!(%task, "too many orders to warm; this one is dropped");
                 }
             }
             (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),

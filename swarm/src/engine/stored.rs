@@ -29,6 +29,13 @@ impl Swarm {
         })
     }
 
+    /// Counts the content as used until `until`: it goes after what was used before that.
+    pub async fn retain(&self, task: TaskId, until: std::time::SystemTime) {
+        if let Some(file) = self.stored(task).await {
+            file.touch(until);
+        }
+    }
+
     /// The store, for `darter cache`.
     pub fn store(&self) -> &Store {
         &self.inner.surroundings.store
@@ -81,6 +88,10 @@ impl Swarm {
 
     async fn stored(&self, task: TaskId) -> Option<Arc<StoredTask>> {
         let store = self.inner.surroundings.store.clone();
+        // What is open is found in memory: another thread would take longer to wake than to find it.
+        if let Some(open) = store.lookup_open(task) {
+            return Some(open);
+        }
         tokio::task::spawn_blocking(move || store.lookup(task))
             .await
             .ok()

@@ -1,15 +1,21 @@
 //! What the store needs beside its readers: one scan after the start, a scrub while nothing else
-//! is to be done, and word to the schedulers of what is held no more.
+//! is to be done, the count of sessions, and word to the schedulers of what is held no more. And
+//! word to them of how busy this host is, by which they also know that it lives.
 
 use std::{sync::PoisonError, time::Duration};
 
 use protocol::Up;
+use tokio::time::MissedTickBehavior;
 
-use super::Swarm;
-use crate::store::ScrubStep;
+use super::{Swarm, clock};
+use crate::{peer::PeerServer, store::ScrubStep};
 
 /// How often the schedulers hear of removals, and the scrub looks whether the node is idle.
 const INTERVAL: Duration = Duration::from_secs(2);
+
+/// How often the schedulers hear how busy this host is; far below the silence after which one of
+/// them takes a host for dead.
+const LOAD_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Pieces verified in one idle interval: 16 MiB to 256 MiB.
 const SCRUB_PIECES: usize = 64;
@@ -24,6 +30,7 @@ impl Swarm {
         loop {
             ticks.tick().await;
             self.tell_removals().await;
+            self.inner.metrics.sessions.set(self.sessions().0 as i64);
             let is_idle = self
                 .inner
                 .tasks
@@ -33,6 +40,25 @@ impl Swarm {
             if is_idle {
                 self.scrub().await;
             }
+        }
+    }
+
+    /// Runs until it is dropped. Apart from the rest, since a scan may take long.
+    pub(super) async fn tell_load(&self, server: PeerServer) {
+        let mut ticks = tokio::time::interval(LOAD_INTERVAL);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let (mut sent_before, mut before) = (server.bytes_sent(), clock());
+        loop {
+            ticks.tick().await;
+            let (sent, now) = (server.bytes_sent(), clock());
+            let elapsed = now
+                .saturating_duration_since(before)
+                .as_secs_f64()
+                .max(0.001);
+            let upload_rate = (sent.saturating_sub(sent_before) as f64 / elapsed) as u64;
+            (sent_before, before) = (sent, now);
+            let sessions = &self.inner.surroundings.sessions;
+            sessions.tell_load(server.uploads(), upload_rate);
         }
     }
 

@@ -1,15 +1,11 @@
 //! Fetches runs of pieces from parents over pooled, kept-alive connections.
 //!
-//! Pieces are handed on one by one as each is whole. A request whose stream is dropped is read to
-//! its end in the background, within a bound, so that its connection is kept. What the bytes are
-//! worth is not judged here, only that they are as many as the layout says.
+//! A request whose stream is dropped is read to its end in the background, within a bound, so that
+//! its connection is kept. What the bytes are worth is not judged here.
 
 use std::{future::Future, ops::Range, pin::pin, sync::Arc, time::Duration};
 
 use bytes::Bytes;
-use http::{Request, StatusCode, Uri};
-use http_body_util::{BodyExt as _, Empty};
-use hyper::body::{Body as _, Incoming};
 use hyper_util::{client::legacy, rt::TokioTimer};
 use protocol::{
     AttemptId, Host, Identity, Layout, PieceIndex, TaskId, identity::IdentityError,
@@ -19,11 +15,12 @@ use tokio::{sync::mpsc, time::timeout};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
-    assembly::Assembly,
     dial::Dialer,
+    exchange::{Connections, Exchange},
     metrics::{Fetch, PeerMetrics},
-    request::PieceRequest,
+    request::Asker,
 };
+use crate::bandwidth::{Demand, Pace, Throttle};
 
 /// Whole pieces that wait for the reader of a [`PieceStream`]; the parent waits beyond them.
 const PIECES_WAITING: usize = 1;
@@ -32,6 +29,7 @@ const PIECES_WAITING: usize = 1;
 #[derive(Debug, Clone)]
 pub struct PieceClient {
     inner: Arc<Inner>,
+    pace: Pace,
 }
 
 /// The bounds of a [`PieceClient`].
@@ -39,7 +37,8 @@ pub struct PieceClient {
 pub struct PieceClientConfig {
     /// For TCP and TLS together.
     pub connect_timeout: Duration,
-    /// For a whole run; the conductor gives up earlier.
+    /// For a whole run, without what it waits for this host's own limit; the conductor gives up
+    /// earlier.
     pub run_timeout: Duration,
     /// Below the idle time of the peer server, so that this side closes first.
     pub idle_timeout: Duration,
@@ -47,6 +46,8 @@ pub struct PieceClientConfig {
     /// A dropped run with more than this still to come loses its connection.
     pub drain_bytes_max: u64,
     pub drain_timeout: Duration,
+    /// What all runs together keep to.
+    pub throttle: Throttle,
 }
 
 /// A run of pieces of one attempt: at most 1 MiB of them, or one piece.
@@ -56,6 +57,8 @@ pub struct PieceRun {
     pub attempt: AttemptId,
     pub layout: Layout,
     pub pieces: Range<u32>,
+    /// What this host is to the one that it asks, by which its slots are given out.
+    pub asker: Asker,
 }
 
 /// The pieces of one run as they arrive, in order.
@@ -82,7 +85,7 @@ pub enum PieceError {
 }
 
 struct Inner {
-    client: legacy::Client<Dialer, Empty<Bytes>>,
+    client: Connections,
     config: PieceClientConfig,
     metrics: PeerMetrics,
     tasks: TaskTracker,
@@ -95,8 +98,6 @@ struct TrackedExecutor {
     tasks: TaskTracker,
     stop: CancellationToken,
 }
-
-type Arriving = mpsc::Sender<Result<(PieceIndex, Bytes), PieceError>>;
 
 // === impl PieceClient ===
 
@@ -123,6 +124,7 @@ impl PieceClient {
             .pool_idle_timeout(config.idle_timeout)
             .pool_max_idle_per_host(config.idle_connections_per_host)
             .build(dialer);
+        let pace = Pace::new(config.throttle.clone());
         Ok(Self {
             inner: Arc::new(Inner {
                 client,
@@ -131,7 +133,22 @@ impl PieceClient {
                 tasks,
                 stop,
             }),
+            pace,
         })
+    }
+
+    /// The same client, for runs that keep to `prefetch` as well until `demand` is raised.
+    pub(crate) fn until(&self, demand: &Demand, prefetch: &Throttle) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            pace: self.pace.until(demand, prefetch),
+        }
+    }
+
+    /// Whether runs wait now for this host's own limit, so that no parent is to blame for being
+    /// slow.
+    pub fn is_throttled(&self) -> bool {
+        self.pace.is_short()
     }
 
     /// Asks `parent` for `run`. What goes wrong is told by the stream.
@@ -139,9 +156,14 @@ impl PieceClient {
         let (sender, arriving) = mpsc::channel(PIECES_WAITING);
         let due = run.pieces.clone();
         let (inner, parent) = (Arc::clone(&self.inner), parent.clone());
+        let exchange = Exchange {
+            run,
+            pace: self.pace.clone(),
+            sender,
+        };
         self.inner.tasks.spawn(async move {
             let stop = inner.stop.clone();
-            let fetching = pin!(inner.fetch(&parent, &run, sender));
+            let fetching = pin!(inner.fetch(&parent, exchange));
             stop.run_until_cancelled(fetching).await;
         });
         PieceStream { arriving, due }
@@ -164,6 +186,7 @@ impl Default for PieceClientConfig {
             idle_connections_per_host: 8,
             drain_bytes_max: 1024 * 1024,
             drain_timeout: Duration::from_secs(5),
+            throttle: Throttle::default(),
         }
     }
 }
@@ -222,72 +245,23 @@ impl PieceError {
 // === impl Inner ===
 
 impl Inner {
-    async fn fetch(&self, parent: &Host, run: &PieceRun, sender: Arriving) {
-        let mut exchange = pin!(self.exchange(parent, run, &sender));
+    async fn fetch(&self, parent: &Host, exchange: Exchange) {
+        let sender = &exchange.sender;
+        let mut going = pin!(exchange.go(&self.client, &self.config, &self.metrics, parent));
         let finished = tokio::select! {
-            finished = timeout(self.config.run_timeout, &mut exchange) => finished,
+            finished = &mut going => finished,
             () = sender.closed() => {
                 // Nobody wants it any more. What is on its way is read, for the connection's sake.
-                let _ = timeout(self.config.drain_timeout, &mut exchange).await;
+                let _ = timeout(self.config.drain_timeout, &mut going).await;
                 self.metrics.fetched(Fetch::Cancelled);
                 return;
             }
         };
-        match finished.unwrap_or(Err(PieceError::Slow)) {
+        match finished {
             Ok(()) => self.metrics.fetched(Fetch::Complete),
             Err(error) => {
                 self.metrics.fetched(error.outcome());
                 let _ = sender.send(Err(error)).await;
-            }
-        }
-    }
-
-    async fn exchange(
-        &self,
-        parent: &Host,
-        run: &PieceRun,
-        sender: &Arriving,
-    ) -> Result<(), PieceError> {
-        let (request, announced) = request(parent, run)?;
-        let response = self
-            .client
-            .request(request)
-            .await
-            .map_err(|error| broken(&error))?;
-        match response.status() {
-            StatusCode::OK => {}
-            StatusCode::NOT_FOUND => return Err(PieceError::Gone),
-            StatusCode::SERVICE_UNAVAILABLE => return Err(PieceError::Busy),
-            _ => return Err(PieceError::Malformed("the status is unknown")),
-        }
-        let mut body = response.into_body();
-        let rest = checked_length(&body, run, announced)?;
-        let mut assembly = Assembly::new(run, rest);
-        while let Some(bytes) = next_bytes(&mut body).await? {
-            assembly.rest = assembly.rest.saturating_sub(bytes.len() as u64);
-            if sender.is_closed() && assembly.rest > self.config.drain_bytes_max {
-                return Ok(());
-            }
-            self.take(&mut assembly, bytes, sender).await;
-        }
-        match assembly.is_whole() {
-            true => Ok(()),
-            false => Err(PieceError::Malformed("the body ended early")),
-        }
-    }
-
-    /// Adds `bytes` to the run and hands on each piece that they make whole.
-    async fn take(&self, assembly: &mut Assembly<'_>, mut bytes: Bytes, sender: &Arriving) {
-        while !bytes.is_empty() {
-            let lacking = assembly.lacking();
-            if lacking == 0 {
-                return;
-            }
-            let part = bytes.split_to(lacking.min(bytes.len()));
-            if let Some((index, piece)) = assembly.add(part) {
-                self.metrics.fetch_bytes.inc_by(piece.len() as u64);
-                // A stream that was dropped is being drained: its pieces go nowhere.
-                let _ = sender.send(Ok((index, piece))).await;
             }
         }
     }
@@ -313,62 +287,4 @@ where
         self.tasks
             .spawn(async move { stop.run_until_cancelled(task).await });
     }
-}
-
-/// The request for `run`, and how many bytes the layout says it has.
-fn request(parent: &Host, run: &PieceRun) -> Result<(Request<Empty<Bytes>>, u64), PieceError> {
-    const NOT_A_RUN: PieceError = PieceError::Malformed("what is asked is not a run of pieces");
-    let asked = PieceRequest {
-        task: run.task,
-        attempt: run.attempt,
-        pieces: run.pieces.clone(),
-    };
-    let bytes = asked.bytes(&run.layout).ok_or(NOT_A_RUN)?;
-    let uri = Uri::builder()
-        .scheme("https")
-        .authority(parent.to_string())
-        .path_and_query(asked.path())
-        .build()
-        .map_err(|_| PieceError::Unreachable(format!("{parent} cannot be dialled")))?;
-    let request = Request::get(uri)
-        .body(Empty::new())
-        .map_err(|_| NOT_A_RUN)?;
-    Ok((request, bytes.end - bytes.start))
-}
-
-/// How long the body will be, if that is what `run` has. Where the size of the whole body is not
-/// known, the last piece may be shorter.
-fn checked_length(body: &Incoming, run: &PieceRun, announced: u64) -> Result<u64, PieceError> {
-    let told = body
-        .size_hint()
-        .exact()
-        .ok_or(PieceError::Malformed("the body has no length"))?;
-    let shortest = match run.layout.size() {
-        Some(_) => announced,
-        None => announced - run.layout.piece_len() + 1,
-    };
-    let holds = (shortest..=announced).contains(&told);
-    holds
-        .then_some(told)
-        .ok_or(PieceError::Malformed("the body has the wrong length"))
-}
-
-async fn next_bytes(body: &mut Incoming) -> Result<Option<Bytes>, PieceError> {
-    while let Some(frame) = body.frame().await {
-        let frame = frame.map_err(|error| broken(&error))?;
-        if let Ok(bytes) = frame.into_data() {
-            return Ok(Some(bytes));
-        }
-    }
-    Ok(None)
-}
-
-fn broken(error: &dyn std::error::Error) -> PieceError {
-    let mut told = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        told = format!("{told}: {error}");
-        cause = error.source();
-    }
-    PieceError::Unreachable(told)
 }

@@ -2,12 +2,16 @@
 
 use prometheus::{IntCounter, IntCounterVec, IntGauge, Opts, Registry};
 
+use super::{admission::Refusal, request::Asker};
+
 /// The metrics of the peer server and the piece client. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct PeerMetrics {
     upload_requests: IntCounterVec,
     pub(super) upload_bytes: IntCounter,
-    pub(super) uploads: IntGauge,
+    uploads: IntCounterVec,
+    upload_refusals: IntCounterVec,
+    uploads_active: IntGauge,
     pub(super) upload_streams: IntGauge,
     fetch_runs: IntCounterVec,
     pub(super) fetch_bytes: IntCounter,
@@ -19,7 +23,7 @@ pub struct PeerMetrics {
 pub(super) enum Upload {
     Served,
     Gone,
-    Busy,
+    Busy(Refusal),
     Malformed,
 }
 
@@ -46,18 +50,38 @@ impl PeerMetrics {
         let upload_requests = labelled(
             "upload_requests_total",
             "Requests for pieces by other hosts, by outcome",
+            "outcome",
+        )?;
+        let uploads = labelled(
+            "uploads_total",
+            "Upload slots given, by what the other host said it is",
+            "kind",
+        )?;
+        let upload_refusals = labelled(
+            "upload_refusals_total",
+            "Requests for pieces that got no upload slot, by reason",
+            "reason",
         )?;
         let fetch_runs = labelled(
             "piece_fetch_runs_total",
             "Runs of pieces asked of other hosts, by outcome",
+            "outcome",
         )?;
+        for asker in Asker::ALL {
+            uploads.with_label_values(&[asker.as_str()]);
+        }
+        for refusal in Refusal::ALL {
+            upload_refusals.with_label_values(&[refusal.as_str()]);
+        }
         let metrics = Self {
             upload_requests,
             upload_bytes: IntCounter::with_opts(named(
                 "upload_bytes_total",
                 "Bytes of pieces handed to other hosts",
             ))?,
-            uploads: IntGauge::with_opts(named("upload_active", "Upload slots in use"))?,
+            uploads,
+            upload_refusals,
+            uploads_active: IntGauge::with_opts(named("upload_active", "Upload slots in use"))?,
             upload_streams: IntGauge::with_opts(named(
                 "upload_streams",
                 "Open availability streams of children",
@@ -75,6 +99,8 @@ impl PeerMetrics {
         registry.register(Box::new(metrics.upload_requests.clone()))?;
         registry.register(Box::new(metrics.upload_bytes.clone()))?;
         registry.register(Box::new(metrics.uploads.clone()))?;
+        registry.register(Box::new(metrics.upload_refusals.clone()))?;
+        registry.register(Box::new(metrics.uploads_active.clone()))?;
         registry.register(Box::new(metrics.upload_streams.clone()))?;
         registry.register(Box::new(metrics.fetch_runs.clone()))?;
         registry.register(Box::new(metrics.fetch_bytes.clone()))?;
@@ -86,6 +112,19 @@ impl PeerMetrics {
         self.upload_requests
             .with_label_values(&[outcome.as_str()])
             .inc();
+        if let Upload::Busy(refusal) = outcome {
+            let refused = self.upload_refusals.with_label_values(&[refusal.as_str()]);
+            refused.inc();
+        }
+    }
+
+    pub(super) fn upload_begun(&self, asker: Asker) {
+        self.uploads.with_label_values(&[asker.as_str()]).inc();
+        self.uploads_active.inc();
+    }
+
+    pub(super) fn upload_ended(&self) {
+        self.uploads_active.dec();
     }
 
     pub(super) fn fetched(&self, outcome: Fetch) {
@@ -93,15 +132,28 @@ impl PeerMetrics {
     }
 }
 
-// === impl Upload, Fetch ===
+// === impl Upload, Refusal, Fetch ===
 
 impl Upload {
     fn as_str(self) -> &'static str {
         match self {
             Self::Served => "served",
             Self::Gone => "gone",
-            Self::Busy => "busy",
+            Self::Busy(_) => "busy",
             Self::Malformed => "malformed",
+        }
+    }
+}
+
+impl Refusal {
+    const ALL: [Self; 4] = [Self::Full, Self::Reserved, Self::HostShare, Self::TaskShare];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Full => "full",
+            Self::Reserved => "reserved",
+            Self::HostShare => "host_share",
+            Self::TaskShare => "task_share",
         }
     }
 }
@@ -124,8 +176,8 @@ fn named(name: &str, help: &str) -> Opts {
     Opts::new(format!("darter_swarm_{name}"), help)
 }
 
-fn labelled(name: &str, help: &str) -> prometheus::Result<IntCounterVec> {
-    IntCounterVec::new(named(name, help), &["outcome"])
+fn labelled(name: &str, help: &str, label: &str) -> prometheus::Result<IntCounterVec> {
+    IntCounterVec::new(named(name, help), &[label])
 }
 
 #[cfg(test)]
@@ -148,8 +200,10 @@ mod tests {
                 "darter_swarm_piece_fetch_runs_total",
                 "darter_swarm_upload_active",
                 "darter_swarm_upload_bytes_total",
+                "darter_swarm_upload_refusals_total",
                 "darter_swarm_upload_requests_total",
                 "darter_swarm_upload_streams",
+                "darter_swarm_uploads_total",
             ]
         );
     }

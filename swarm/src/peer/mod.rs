@@ -4,16 +4,19 @@
 //! Nothing is verified here: the task's driver checks each piece against a signed digest before
 //! it is stored, served or forwarded.
 
+mod admission;
 mod assembly;
 mod bans;
 mod client;
 mod dial;
+mod exchange;
 mod feed;
 mod hub;
 mod metrics;
 mod request;
 mod seats;
 mod server;
+mod slots;
 mod spread;
 mod subscribers;
 mod upload;
@@ -22,4 +25,5 @@ pub(crate) use bans::Bans;
 pub use client::{PieceClient, PieceClientConfig, PieceError, PieceRun, PieceStream};
 pub use hub::{Hub, HubConfig};
 pub use metrics::PeerMetrics;
+pub use request::Asker;
 pub use server::{PeerServer, PeerServerConfig};

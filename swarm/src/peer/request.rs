@@ -7,19 +7,60 @@ use protocol::{AttemptId, Layout, PieceIndex, TaskId};
 /// Bytes of pieces in one request, unless one piece alone is longer.
 pub(super) const RUN_BYTES_MAX: u64 = 1024 * 1024;
 
+/// What the asking host is to the one that it asks.
+///
+/// It is only a claim. All that a host can gain by a false one is a slot that is kept for children,
+/// no more of them than any other child, and hosts of one cluster trust each other that far.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Asker {
+    /// A child in the scheduler's graph: this parent may be all that it has.
+    Child,
+    /// A peer of the same task that exchanges pieces.
+    Sibling,
+}
+
 /// Which pieces of which attempt are asked for. Never empty.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct PieceRequest {
     pub(super) task: TaskId,
     pub(super) attempt: AttemptId,
     pub(super) pieces: Range<u32>,
+    pub(super) asker: Asker,
+}
+
+// === impl Asker ===
+
+impl Asker {
+    pub(super) const ALL: [Self; 2] = [Self::Child, Self::Sibling];
+
+    pub(super) fn as_str(self) -> &'static str {
+        match self {
+            Self::Child => "child",
+            Self::Sibling => "sibling",
+        }
+    }
+
+    /// Whoever says nothing is a child.
+    fn parse(query: Option<&str>) -> Option<Self> {
+        let Some(query) = query else {
+            return Some(Self::Child);
+        };
+        let name = query.strip_prefix("as=")?;
+        Self::ALL.into_iter().find(|asker| asker.as_str() == name)
+    }
 }
 
 // === impl PieceRequest ===
 
 impl PieceRequest {
-    /// Reads `/tasks/{task}/{attempt}/pieces/{first}-{last}`; `None` for any other text.
-    pub(super) fn parse(path: &str) -> Option<Self> {
+    /// Reads `/tasks/{task}/{attempt}/pieces/{first}-{last}`, with `?as=sibling` where the asker is
+    /// no child; `None` for any other text.
+    pub(super) fn parse(path_and_query: &str) -> Option<Self> {
+        let (path, query) = match path_and_query.split_once('?') {
+            Some((path, query)) => (path, Some(query)),
+            None => (path_and_query, None),
+        };
+        let asker = Asker::parse(query)?;
         let mut parts = path.strip_prefix("/tasks/")?.split('/');
         let task = parts.next()?.parse().ok().map(TaskId)?;
         let attempt = parts.next()?;
@@ -35,13 +76,18 @@ impl PieceRequest {
             task,
             attempt,
             pieces: first..end,
+            asker,
         })
     }
 
-    pub(super) fn path(&self) -> String {
+    pub(super) fn path_and_query(&self) -> String {
         let Range { start, end } = self.pieces;
+        let query = match self.asker {
+            Asker::Child => "",
+            Asker::Sibling => "?as=sibling",
+        };
         format!(
-            "/tasks/{}/{}/pieces/{start}-{}",
+            "/tasks/{}/{}/pieces/{start}-{}{query}",
             self.task,
             self.attempt,
             end.saturating_sub(1)
@@ -79,7 +125,14 @@ mod tests {
     #[test]
     fn a_path_that_is_no_run_of_pieces_is_refused() {
         let attempt = AttemptId(7).to_string();
-        assert!(PieceRequest::parse(&path(&attempt, "pieces/0-3")).is_some());
+        for rest in ["pieces/0-3", "pieces/0-3?as=child", "pieces/0-3?as=sibling"] {
+            let read = PieceRequest::parse(&path(&attempt, rest)).map(|asked| asked.asker);
+            let expect = match rest.ends_with("sibling") {
+                true => Asker::Sibling,
+                false => Asker::Child,
+            };
+            assert_eq!(read, Some(expect), "{rest}");
+        }
         for rest in [
             "",
             "pieces",
@@ -94,6 +147,11 @@ mod tests {
             "pieces/1-2-3",
             "piece/1-2",
             "pieces/ 1-2",
+            "pieces/1-2?",
+            "pieces/1-2?as=",
+            "pieces/1-2?as=cousin",
+            "pieces/1-2?as=sibling&as=child",
+            "pieces/1-2?is=sibling",
         ] {
             assert_eq!(PieceRequest::parse(&path(&attempt, rest)), None, "{rest}");
         }
@@ -123,6 +181,7 @@ mod tests {
                 task,
                 attempt: AttemptId(1),
                 pieces,
+                asker: Asker::Child,
             };
             assert_eq!(request.bytes(&Layout::for_size(Some(size))), expect);
         }
@@ -138,10 +197,10 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_is_read_back(attempt in any::<u64>(), first in 0u32..1 << 20, more in 1u32..9) {
-            let task = TaskId(Digest::sha256_of(b"x"));
-            let request = PieceRequest { task, attempt: AttemptId(attempt), pieces: first..first + more };
-            prop_assert_eq!(PieceRequest::parse(&request.path()), Some(request));
+        fn what_is_written_is_read_back(attempt in any::<u64>(), first in 0u32..1 << 20, more in 1u32..9, asker in 0usize..2) {
+            let (task, asker) = (TaskId(Digest::sha256_of(b"x")), Asker::ALL[asker]);
+            let request = PieceRequest { task, attempt: AttemptId(attempt), pieces: first..first + more, asker };
+            prop_assert_eq!(PieceRequest::parse(&request.path_and_query()), Some(request));
         }
 
         #[test]

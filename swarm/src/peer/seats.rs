@@ -18,9 +18,12 @@ pub(super) struct Spreads {
     by_task: Arc<Mutex<HashMap<TaskId, Spread>>>,
 }
 
-/// One child's place in a spread, given up when dropped.
+/// One child's place in a spread, given up when dropped; or apart from all.
 #[derive(Debug)]
-pub(super) struct Seat {
+pub(super) struct Seat(Option<Place>);
+
+#[derive(Debug)]
+struct Place {
     spreads: Spreads,
     task: TaskId,
     child: ChildKey,
@@ -31,11 +34,11 @@ pub(super) struct Seat {
 impl Spreads {
     pub(super) fn join(&self, task: TaskId) -> Seat {
         let child = self.all().entry(task).or_default().join();
-        Seat {
+        Seat(Some(Place {
             spreads: self.clone(),
             task,
             child,
-        }
+        }))
     }
 
     /// Somebody came for the pieces of `task` from the first up to the second.
@@ -55,17 +58,25 @@ impl Spreads {
 // === impl Seat ===
 
 impl Seat {
+    /// Of a child that is told of everything at once.
+    pub(super) fn apart() -> Self {
+        Self(None)
+    }
+
     /// When the child is told of `piece`, which is held here.
     pub(super) fn turn(&self, layout: &Layout, piece: PieceIndex) -> Turn {
-        let mut all = self.spreads.all();
-        let spread = all.get_mut(&self.task);
+        let Some(place) = &self.0 else {
+            return Turn::Now;
+        };
+        let mut all = place.spreads.all();
+        let spread = all.get_mut(&place.task);
         spread.map_or(Turn::Now, |spread| {
-            spread.turn(clock(), self.child, (layout, piece))
+            spread.turn(clock(), place.child, (layout, piece))
         })
     }
 }
 
-impl Drop for Seat {
+impl Drop for Place {
     fn drop(&mut self) {
         let mut all = self.spreads.all();
         if let Some(spread) = all.get_mut(&self.task) {

@@ -6,7 +6,7 @@
 
 use std::{convert::Infallible, pin::pin, sync::Arc, time::Duration};
 
-use http::{Method, Request, Response, StatusCode, header};
+use http::{Method, Request, Response, StatusCode, header, uri::PathAndQuery};
 use hyper::{
     body::{Body, Incoming},
     server::conn::http1,
@@ -14,7 +14,7 @@ use hyper::{
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
 use protocol::{
-    PeerIdentity,
+    HostId, PeerIdentity,
     availability::{Subscriber, Subscribers},
 };
 use tokio::{
@@ -25,13 +25,18 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use super::{
+    admission::Ask,
     metrics::{PeerMetrics, Upload},
     request::PieceRequest,
     seats::Spreads,
+    slots::Slots,
     subscribers,
-    upload::{self, Held, Slot, UploadBody},
+    upload::{self, Answering, Held, UploadBody},
 };
-use crate::task::{Shared, Shelf};
+use crate::{
+    bandwidth::Throttle,
+    task::{Shared, Shelf},
+};
 
 /// Bytes that hyper buffers of a connection, and so the longest request head. A body of which more
 /// than this is unsent is not read on.
@@ -46,7 +51,7 @@ pub struct PeerServer {
 /// The bounds of a [`PeerServer`].
 #[derive(Debug, Clone)]
 pub struct PeerServerConfig {
-    /// Requests for pieces that are answered at once; one more is told to come back.
+    /// Requests for pieces that are answered at once; whoever gets no slot is told to come back.
     pub upload_slots: u32,
     /// Reads from the store that run at once.
     pub reads_at_once: usize,
@@ -55,6 +60,8 @@ pub struct PeerServerConfig {
     pub idle_timeout: Duration,
     /// Availability streams of children.
     pub streams_max: usize,
+    /// What all bodies together keep to.
+    pub throttle: Throttle,
 }
 
 #[derive(Debug)]
@@ -62,7 +69,7 @@ struct Inner {
     shelf: Arc<dyn Shelf>,
     config: PeerServerConfig,
     metrics: PeerMetrics,
-    slots: Arc<Semaphore>,
+    slots: Slots,
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     spreads: Spreads,
@@ -74,6 +81,7 @@ struct Inner {
 #[derive(Debug)]
 struct Connection {
     server: Arc<Inner>,
+    child: HostId,
     /// Told of every sign of life: a request, or a part of a body taken.
     pulse: Arc<Notify>,
     /// The task that was asked for last, since most requests ask for the same.
@@ -84,7 +92,7 @@ struct Connection {
 
 impl PeerServer {
     pub fn new(shelf: Arc<dyn Shelf>, config: PeerServerConfig, metrics: PeerMetrics) -> Self {
-        let slots = Arc::new(Semaphore::new(config.upload_slots as usize));
+        let slots = Slots::new(config.upload_slots, metrics.clone());
         let reads = Arc::new(Semaphore::new(config.reads_at_once));
         let streams = Arc::new(Semaphore::new(config.streams_max));
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
@@ -113,6 +121,7 @@ impl PeerServer {
         let pulse = Arc::new(Notify::new());
         let connection = Arc::new(Connection {
             server: Arc::clone(&self.inner),
+            child: peer.id.clone(),
             pulse: Arc::clone(&pulse),
             last: tokio::sync::Mutex::default(),
         });
@@ -150,8 +159,12 @@ impl PeerServer {
 
     /// Requests that are being answered with pieces now.
     pub fn uploads(&self) -> u32 {
-        let free = self.inner.slots.available_permits() as u32;
-        self.inner.config.upload_slots.saturating_sub(free)
+        self.inner.slots.in_use()
+    }
+
+    /// Bytes of pieces given to other hosts since the start.
+    pub fn bytes_sent(&self) -> u64 {
+        self.inner.metrics.upload_bytes.get()
     }
 
     /// Ends the availability streams and waits for them. Connections end by their own token.
@@ -188,6 +201,7 @@ impl Default for PeerServerConfig {
             reads_at_once: 8,
             idle_timeout: Duration::from_secs(60),
             streams_max: 4096,
+            throttle: Throttle::default(),
         }
     }
 }
@@ -209,18 +223,30 @@ impl Connection {
         if request.method() != Method::GET || !request.body().is_end_stream() {
             return Err(Upload::Malformed);
         }
-        let asked = PieceRequest::parse(request.uri().path()).ok_or(Upload::Malformed)?;
-        let server = &self.server;
-        let slot = Arc::clone(&server.slots)
-            .try_acquire_owned()
-            .map_err(|_| Upload::Busy)?;
-        let slot = Slot::new(slot, &server.metrics, &self.pulse, &server.reads);
+        let (uri, server) = (request.uri(), &self.server);
+        let asked = uri.path_and_query().map(PathAndQuery::as_str);
+        let asked = asked.and_then(PieceRequest::parse);
+        let asked = asked.ok_or(Upload::Malformed)?;
+        server.slots.check_any_free().map_err(Upload::Busy)?;
         let held = self.held(&asked).await?;
+        let ask = Ask {
+            asker: asked.asker,
+            host: self.child.clone(),
+            task: asked.task,
+            size: held.size,
+        };
+        let answering = Answering {
+            _slot: server.slots.admit(ask).map_err(Upload::Busy)?,
+            metrics: server.metrics.clone(),
+            pulse: Arc::clone(&self.pulse),
+            reads: Arc::clone(&server.reads),
+            throttle: server.config.throttle.clone(),
+        };
         server
             .spreads
             .asked(asked.task, &held.layout, asked.pieces.clone());
         let length = held.bytes.end - held.bytes.start;
-        let body = upload::body(held, slot).await.map_err(|error| {
+        let body = upload::body(held, answering).await.map_err(|error| {
             tracing::warn!(task = %asked.task, %error, "held pieces cannot be read");
             Upload::Gone
         })?;
@@ -258,7 +284,7 @@ fn refused(refusal: Upload) -> Response<UploadBody> {
     *response.status_mut() = match refusal {
         Upload::Served => StatusCode::OK,
         Upload::Gone => StatusCode::NOT_FOUND,
-        Upload::Busy => StatusCode::SERVICE_UNAVAILABLE,
+        Upload::Busy(_) => StatusCode::SERVICE_UNAVAILABLE,
         Upload::Malformed => StatusCode::BAD_REQUEST,
     };
     response

@@ -61,13 +61,13 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
         }
         let (handle, registration) = AbortHandle::new_pair();
         running.insert(task, handle);
+        // Who has no scheduler has no siblings to hear of a piece from: it is told at once.
+        let seat = match origin {
+            None => spreads.join(task),
+            Some(_) => Seat::apart(),
+        };
         feeds.push(Abortable::new(
-            follow(
-                Arc::clone(&shelf),
-                spreads.join(task),
-                (task, origin),
-                tell.clone(),
-            ),
+            follow(Arc::clone(&shelf), seat, (task, origin), tell.clone()),
             registration,
         ));
     }

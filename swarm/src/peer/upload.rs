@@ -9,13 +9,16 @@ use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
 use protocol::{Layout, PieceIndex, Visibility};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, Semaphore};
 
 use super::{
+    admission::TaskSize,
     metrics::{PeerMetrics, Upload},
     request::PieceRequest,
+    slots::Slot,
 };
 use crate::{
+    bandwidth::Throttle,
     store::StoredTask,
     task::{Progress, Stage},
 };
@@ -30,16 +33,18 @@ pub(super) type UploadBody = UnsyncBoxBody<Bytes, io::Error>;
 pub(super) struct Held {
     pub(super) bytes: Range<u64>,
     pub(super) layout: Layout,
+    pub(super) size: TaskSize,
     file: Arc<StoredTask>,
 }
 
-/// The right to answer one request.
+/// What an answer under way needs of its server and its connection.
 #[derive(Debug)]
-pub(super) struct Slot {
-    metrics: PeerMetrics,
-    pulse: Arc<Notify>,
-    reads: Arc<Semaphore>,
-    _permit: OwnedSemaphorePermit,
+pub(super) struct Answering {
+    pub(super) metrics: PeerMetrics,
+    pub(super) pulse: Arc<Notify>,
+    pub(super) reads: Arc<Semaphore>,
+    pub(super) throttle: Throttle,
+    pub(super) _slot: Slot,
 }
 
 // === impl Held ===
@@ -60,9 +65,14 @@ impl Held {
         if !is_held || !are_proven(asked, progress) {
             return Err(Upload::Gone);
         }
+        let size = match content.layout.piece_count() {
+            Some(0 | 1) => TaskSize::Small,
+            Some(_) | None => TaskSize::Large,
+        };
         Ok(Self {
             bytes,
             layout: content.layout,
+            size,
             file: Arc::clone(file),
         })
     }
@@ -82,24 +92,9 @@ fn are_proven(asked: &PieceRequest, progress: &Progress) -> bool {
     proven.len() as usize == asked.pieces.len()
 }
 
-// === impl Slot ===
+// === impl Answering ===
 
-impl Slot {
-    pub(super) fn new(
-        permit: OwnedSemaphorePermit,
-        metrics: &PeerMetrics,
-        pulse: &Arc<Notify>,
-        reads: &Arc<Semaphore>,
-    ) -> Self {
-        metrics.uploads.inc();
-        Self {
-            metrics: metrics.clone(),
-            pulse: Arc::clone(pulse),
-            reads: Arc::clone(reads),
-            _permit: permit,
-        }
-    }
-
+impl Answering {
     /// Takes the next chunk off the front of `held`; `None` once all was taken.
     async fn read(&self, held: &mut Held) -> io::Result<Option<Bytes>> {
         self.pulse.notify_one();
@@ -130,22 +125,20 @@ impl Slot {
     }
 }
 
-impl Drop for Slot {
-    fn drop(&mut self) {
-        self.metrics.uploads.dec();
-    }
-}
-
 /// A body of the bytes of `held`. Its first chunk is read now, so that a store that fails is known
 /// before the head of the answer is sent.
-pub(super) async fn body(mut held: Held, slot: Slot) -> io::Result<UploadBody> {
-    let first = slot.read(&mut held).await?;
-    let chunks = stream::try_unfold((first, held, slot), |(ready, mut held, slot)| async move {
+pub(super) async fn body(mut held: Held, answering: Answering) -> io::Result<UploadBody> {
+    let first = answering.read(&mut held).await?;
+    let start = (first, held, answering);
+    let chunks = stream::try_unfold(start, |(ready, mut held, answering)| async move {
         let chunk = match ready {
             Some(chunk) => Some(chunk),
-            None => slot.read(&mut held).await?,
+            None => answering.read(&mut held).await?,
         };
-        Ok(chunk.map(|chunk| (Frame::data(chunk), (None, held, slot))))
+        if let Some(bytes) = &chunk {
+            answering.throttle.take(bytes.len() as u64).await;
+        }
+        Ok(chunk.map(|chunk| (Frame::data(chunk), (None, held, answering))))
     });
     Ok(StreamBody::new(chunks).boxed_unsync())
 }

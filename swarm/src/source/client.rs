@@ -21,11 +21,13 @@ use super::{
     token::{Purchase, Scope, Tokens},
     upstream::Upstream,
 };
+use crate::bandwidth::{Demand, Pace, Throttle};
 
 /// All upstream registries. Cheap to clone.
 #[derive(Clone)]
 pub struct Upstreams {
     inner: Arc<Inner>,
+    pub(super) pace: Pace,
 }
 
 struct Inner {
@@ -84,7 +86,24 @@ impl Upstreams {
         };
         Ok(Self {
             inner: Arc::new(inner),
+            pace: Pace::default(),
         })
+    }
+
+    /// The same registries, for fetches that keep to `throttle` together.
+    pub fn throttled(&self, throttle: Throttle) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            pace: Pace::new(throttle),
+        }
+    }
+
+    /// The same registries, for fetches that keep to `prefetch` as well until `demand` is raised.
+    pub(crate) fn until(&self, demand: &Demand, prefetch: &Throttle) -> Self {
+        Self {
+            inner: Arc::clone(&self.inner),
+            pace: self.pace.until(demand, prefetch),
+        }
     }
 
     /// Whether `registry` may be asked at all.

@@ -146,6 +146,8 @@ impl Resuming {
             match open.body.next_chunk().await {
                 Some(Ok(chunk)) => {
                     if let Some(chunk) = self.accept(chunk)? {
+                        // The upstream waits meanwhile, for want of room on its connection.
+                        self.upstreams.pace.take(chunk.len() as u64).await;
                         return Ok(Some(chunk));
                     }
                 }

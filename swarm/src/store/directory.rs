@@ -1,4 +1,5 @@
-//! Where tasks lie on the disk: `v1/<algorithm>/<2 hex>/<hex>/{data,log}` below the store's directory.
+//! Where tasks lie on the disk: `v1/<algorithm>/<2 hex>/<hex>/{data,log}` below the store's directory,
+//! with a `pin` beside them where the task is to stay.
 //!
 //! Invariant: one process has the directory at a time. A task's directory is taken away by one
 //! rename, so no crash leaves the log of one attempt beside the data of another.
@@ -19,6 +20,9 @@ use super::error::StoreError;
 
 /// What a task's directory itself takes on most file systems.
 const DIRECTORY_BYTES: u64 = 4096;
+
+/// The mark of a pinned task, beside its data and log.
+const PIN: &str = "pin";
 
 /// The version of this layout of directories.
 const VERSION: u32 = 1;
@@ -158,6 +162,26 @@ impl Directory {
     pub(super) fn available(&self) -> io::Result<u64> {
         let told = statvfs(&self.root)?;
         Ok(told.f_bavail.saturating_mul(told.f_frsize))
+    }
+
+    /// Whether the task's files carry the mark of a pin.
+    pub(super) fn is_pinned(&self, task: TaskId) -> bool {
+        self.path_of(task).join(PIN).exists()
+    }
+
+    pub(super) fn pin(&self, task: TaskId) -> io::Result<()> {
+        let mark = self.path_of(task).join(PIN);
+        file_options().create(true).truncate(true).open(mark)?;
+        Ok(())
+    }
+
+    /// Takes the mark away; tells whether it was there.
+    pub(super) fn unpin(&self, task: TaskId) -> io::Result<bool> {
+        match fs::remove_file(self.path_of(task).join(PIN)) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
     }
 
     fn path_of(&self, task: TaskId) -> PathBuf {

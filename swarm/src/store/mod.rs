@@ -23,6 +23,7 @@ mod directory;
 mod error;
 mod ledger;
 mod log;
+mod pin;
 mod reading;
 mod record;
 mod room;
@@ -35,6 +36,7 @@ mod task;
 mod tests;
 
 pub use error::StoreError;
+pub use pin::{PINNED_PERCENT_MAX, Pinned};
 pub use room::ShareUsage;
 pub use scan::TaskSummary;
 pub use scrub::ScrubStep;

@@ -1,10 +1,15 @@
 //! Reads held pieces. A piece that this process did not write is verified before its first byte is
 //! given out, so that what a crash or the disk has done to it is found.
 
-use std::{fs::File, io, ops::Range, os::unix::fs::FileExt};
+use std::{
+    fs::File,
+    io::{self, IoSliceMut},
+    ops::Range,
+    os::unix::fs::FileExt,
+};
 
 use protocol::layout::PieceIndex;
-use rustix::buffer::spare_capacity;
+use rustix::{buffer::spare_capacity, io::ReadWriteFlags};
 
 use super::{error::StoreError, ledger::Trust, shelf::lock, task::StoredTask};
 
@@ -49,6 +54,22 @@ impl StoredTask {
         Err(StoreError::NotHeld {
             piece: lock(&self.ledger).layout().piece_at(range.start),
         })
+    }
+
+    /// Fills `buffer` from `offset` on if that takes no waiting: the pieces are verified and the
+    /// kernel has the bytes in memory. `false` says nothing of them; [`StoredTask::read`] does.
+    pub fn read_at_once(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let range = offset..offset + buffer.len() as u64;
+        let is_verified = self
+            .unverified_in(&range)
+            .is_ok_and(|unverified| unverified.is_empty());
+        is_verified && self.fill_at_once(offset, buffer)
+    }
+
+    /// As [`StoredTask::read_partial`], if that takes no waiting.
+    pub fn read_partial_at_once(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let range = offset..offset + buffer.len() as u64;
+        lock(&self.ledger).may_cover(&range) && self.fill_at_once(offset, buffer)
     }
 
     /// Verifies `piece` unless this process has done so before.
@@ -100,6 +121,23 @@ impl StoredTask {
         Ok(pieces
             .filter(|piece| !ledger.verified.contains(*piece))
             .collect())
+    }
+
+    /// Whether all of `buffer` could be filled from the page cache.
+    fn fill_at_once(&self, offset: u64, buffer: &mut [u8]) -> bool {
+        let mut filled = 0;
+        while filled < buffer.len() {
+            let rest = &mut [IoSliceMut::new(&mut buffer[filled..])];
+            let next = offset + filled as u64;
+            match rustix::io::preadv2(&self.data, rest, next, ReadWriteFlags::NOWAIT) {
+                Ok(0) => return false,
+                Ok(count) => filled += count,
+                Err(rustix::io::Errno::INTR) => {}
+                // Not in memory, or a file system that cannot tell.
+                Err(_) => return false,
+            }
+        }
+        true
     }
 
     /// Appends the bytes of `range`, fewer where the file ends before.

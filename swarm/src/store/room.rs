@@ -25,6 +25,8 @@ pub(super) struct Entry {
     pub(super) last_used: u64,
     /// This process has verified every piece of it.
     pub(super) verified: bool,
+    /// It stays, whatever else wants its room.
+    pub(super) pinned: bool,
 }
 
 /// How full one share of the store is.
@@ -105,6 +107,20 @@ impl Room {
         }
     }
 
+    pub(super) fn pin(&mut self, task: TaskId, pinned: bool) {
+        if let Some(entry) = self.entries.get_mut(&task) {
+            entry.pinned = pinned;
+        }
+    }
+
+    /// What pins take of the share of `kind`, `but` one left out.
+    pub(super) fn pinned_bytes(&self, kind: ContentKind, but: TaskId) -> u64 {
+        let pinned =
+            |(task, entry): &(&TaskId, &Entry)| entry.pinned && entry.kind == kind && **task != but;
+        let pinned = self.entries.iter().filter(pinned);
+        pinned.map(|(_, entry)| entry.bytes).sum()
+    }
+
     /// The task was used. Time that goes backwards changes nothing.
     pub(super) fn touch(&mut self, task: TaskId, now: u64) {
         if let Some(entry) = self.entries.get_mut(&task)
@@ -141,6 +157,8 @@ impl Room {
     /// all that may go are not enough. Manifests go for manifests alone; blobs go for blobs and to
     /// keep the file system from filling up.
     pub(super) fn plan(&self, need: Need, in_use: impl Fn(TaskId) -> bool) -> Option<Vec<TaskId>> {
+        let is_pinned = |task| self.entries.get(&task).is_some_and(|entry| entry.pinned);
+        let in_use = |task| in_use(task) || is_pinned(task);
         let share = self.share_of(need.kind);
         let mut over = (share.used + need.bytes).saturating_sub(share.quota);
         let mut short = (self.unwritten + need.bytes).saturating_sub(need.free);

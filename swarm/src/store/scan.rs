@@ -30,6 +30,7 @@ pub struct TaskSummary {
     /// The media type that the source told; of manifests, mostly.
     pub media_type: Option<String>,
     pub last_used: SystemTime,
+    pub pinned: bool,
 }
 
 /// Takes every task that is not known yet into account, then evicts what is over the quotas.
@@ -88,6 +89,7 @@ fn find(shelf: &Shelf, task: TaskId) -> io::Result<Option<Entry>> {
         bytes,
         last_used,
         verified: false,
+        pinned: shelf.directory.is_pinned(task),
     }))
 }
 
@@ -107,6 +109,7 @@ fn summary(shelf: &Shelf, task: TaskId) -> io::Result<Option<TaskSummary>> {
         visibility: ledger.content.visibility,
         media_type: ledger.content.media_type,
         last_used: modified(shelf, &files)?,
+        pinned: shelf.directory.is_pinned(task),
     }))
 }
 

@@ -113,6 +113,7 @@ impl Shelf {
             bytes,
             last_used,
             verified: false,
+            pinned: false,
         };
         lock(&self.room).admit(task, entry);
         let handle = StoredTask::created(self, task, files, (log, ledger), bytes);
@@ -208,6 +209,7 @@ impl Shelf {
                     bytes,
                     last_used,
                     verified: false,
+                    pinned: self.directory.is_pinned(task),
                 },
             );
             room.entry(task)

@@ -138,6 +138,34 @@ fn what_is_landed_is_read_back_also_after_a_restart() {
 }
 
 #[test]
+fn what_is_read_at_once_is_verified_and_right() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = body(1, 2 * PIECE + 5);
+    let store = open(&dir);
+    let task = begin(&store, &body);
+    let mut buffer = vec![0; PIECE];
+    assert!(!task.read_at_once(0, &mut buffer), "nothing is held");
+    land_all(&task, &body);
+    task.complete().unwrap();
+    let middle = PIECE / 2;
+    // A file system that cannot tell what is in memory may say no, and never anything wrong.
+    if task.read_at_once(middle as u64, &mut buffer) {
+        assert_eq!(buffer, body[middle..middle + PIECE]);
+    }
+    let last = body.len() as u64 - 1;
+    assert!(!task.read_at_once(last, &mut [0; 2]), "past the end");
+    let name = task.task();
+    drop((task, store));
+    let task = open(&dir).lookup(name).unwrap();
+    assert!(!task.read_at_once(0, &mut buffer), "not verified yet");
+    read(&task, 0, PIECE).unwrap();
+    if task.read_at_once(0, &mut buffer) {
+        assert_eq!(buffer, body[..PIECE]);
+    }
+    assert!(!task.read_at_once(1, &mut buffer), "the next piece is not");
+}
+
+#[test]
 fn a_body_with_no_size_grows_until_it_ends() {
     let dir = TempDir::new().unwrap();
     let store = open(&dir);

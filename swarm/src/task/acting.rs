@@ -9,7 +9,8 @@ use super::{
     source_run::SourceRun,
 };
 use crate::{
-    conductor::{Action, Event, RunId},
+    conductor::{Action, Event, Relation, RunId},
+    peer::Asker,
     sizing,
 };
 
@@ -20,8 +21,10 @@ impl Driver {
                 Action::Follow(parent) => self.follow(parent),
                 Action::Leave(parent, failure) => self.leave(parent, failure).await,
                 Action::Fetch {
-                    supplier, pieces, ..
-                } => self.fetch(supplier, pieces),
+                    supplier,
+                    relation,
+                    pieces,
+                } => self.fetch(supplier, relation, pieces),
                 Action::Cancel { supplier, first } => self.cancel(&supplier, first),
                 Action::StartSource { run, first, end } => self.start_source(run, first, end),
                 Action::StopSource(run) => {
@@ -83,7 +86,7 @@ impl Driver {
         }
     }
 
-    fn fetch(&mut self, parent: HostId, pieces: std::ops::Range<u32>) {
+    fn fetch(&mut self, parent: HostId, relation: Relation, pieces: std::ops::Range<u32>) {
         let (Some(host), Some(place)) = (self.candidates.get(&parent), self.attempt.place()) else {
             return;
         };
@@ -94,6 +97,10 @@ impl Driver {
             layout: place.layout,
             digests: self.attempt.digests_of(pieces.clone()),
             pieces: pieces.clone(),
+            asker: match relation {
+                Relation::Parent => Asker::Child,
+                Relation::Sibling => Asker::Sibling,
+            },
             file: place.file,
         };
         let job = self

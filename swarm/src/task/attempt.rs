@@ -6,22 +6,17 @@
 use std::{ops::Range, sync::Arc};
 
 use protocol::{
-    AttemptId, Content, ContentKind, HostId, Identity, Layout, Origin, PieceBatch, PieceDigest,
-    PieceIndex, PieceSet, Proof, SignedBatch, TaskId, Visibility,
+    AttemptId, Content, ContentKind, HostId, Identity, Layout, PieceBatch, PieceDigest, PieceIndex,
+    PieceSet, Proof, SignedBatch, TaskId, Visibility,
     batch::BATCH_PIECES_MAX,
     scheduler::{Failure, Outcome},
 };
 use tokio::sync::watch;
 
 use super::{
-    Progress, SharedBatch, TaskFailure,
-    proofs::valid_batches,
-    source_run::{Answer, Place},
+    Progress, SharedBatch, TaskFailure, begin::Begin, proofs::valid_batches, source_run::Place,
 };
-use crate::{
-    source::Access,
-    store::{Store, StoreError, StoredTask},
-};
+use crate::store::{Store, StoreError, StoredTask};
 
 /// One try at a task.
 #[derive(Debug)]
@@ -40,34 +35,6 @@ pub(crate) struct Attempt {
     partial: Range<u64>,
     from_source: PieceSet,
     fetcher: Option<HostId>,
-}
-
-/// What the source, or a parent, says that the attempt is.
-#[derive(Debug)]
-pub(crate) struct Begin {
-    /// `None` from the source, which knows nothing of attempts.
-    pub(crate) attempt: Option<AttemptId>,
-    pub(crate) layout: Layout,
-    pub(crate) media_type: Option<String>,
-    pub(crate) visibility: Visibility,
-}
-
-// === impl Begin ===
-
-impl Begin {
-    pub(crate) fn from_source(answer: &Answer, origin: &Origin) -> Self {
-        Self {
-            attempt: None,
-            layout: Layout::for_size(answer.size),
-            media_type: answer.media_type.clone(),
-            visibility: match answer.access {
-                Access::Anonymous => Visibility::Public,
-                Access::Caller => Visibility::Private {
-                    origins: vec![origin.registry.clone()],
-                },
-            },
-        }
-    }
 }
 
 // === impl Attempt ===
@@ -206,8 +173,19 @@ impl Attempt {
     }
 
     /// The digest of the whole holds: nobody else need confirm what the store had.
+    ///
+    /// What this host fetched piece by piece is signed once more, all together, so that whoever
+    /// comes later checks one signature and not one for each piece.
     pub(crate) fn confirm(&mut self) {
         self.is_unconfirmed = false;
+        let digest_of = |piece: PieceIndex| self.digests.get(piece.0 as usize).copied().flatten();
+        let fetched = self.from_source.iter();
+        let all: Vec<_> = fetched
+            .filter_map(|piece| digest_of(piece).map(|digest| (piece, digest)))
+            .collect();
+        if all.len().div_ceil(BATCH_PIECES_MAX) < self.batches.len() {
+            self.unsigned = all;
+        }
     }
 
     pub(crate) fn wrote(&mut self, offset: u64) {

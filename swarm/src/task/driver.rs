@@ -5,12 +5,11 @@
 
 use std::{
     collections::HashMap,
-    sync::Arc,
     time::{Duration, Instant},
 };
 
 use protocol::{
-    Host, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet, Role,
+    Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Role,
     scheduler::{Failure, Outcome},
 };
 use rustls_pki_types::UnixTime;
@@ -21,18 +20,15 @@ use tokio::{
 
 use super::{
     Message, Progress, SourceReport, Stage, TASK_QUEUE, TaskFailure,
-    attempt::{Attempt, Begin},
+    attempt::Attempt,
+    begin::Begin,
     hashing::{Hashed, Hashing},
     report::Report,
+    surroundings::Surroundings,
 };
 use crate::{
-    conductor::{self, Conductor, Event, Interest, ReaderId, RunId},
+    conductor::{Conductor, Event, Interest, ReaderId, RunId},
     open::OpenRequest,
-    peer::{Bans, Hub, PieceClient},
-    session::Sessions,
-    source::Upstreams,
-    store::Store,
-    task::spoiled::Spoiled,
 };
 
 /// How long a download goes on after its last reader left: it may come back and resume.
@@ -43,21 +39,6 @@ const KEEP_FROM_PERCENT: u32 = 50;
 
 /// The reader that stands for an order to have it all, with nobody reading.
 pub(crate) const NOBODY: ReaderId = ReaderId(0);
-
-/// What every driver needs of its host.
-#[derive(Debug, Clone)]
-pub(crate) struct Surroundings {
-    pub(crate) store: Store,
-    pub(crate) upstreams: Upstreams,
-    pub(crate) identity: Identity,
-    pub(crate) sessions: Sessions,
-    pub(crate) hub: Hub,
-    pub(crate) pieces: PieceClient,
-    pub(crate) seeds: Arc<Vec<Host>>,
-    pub(crate) limits: conductor::Limits,
-    pub(crate) bans: Bans,
-    pub(crate) spoiled: Spoiled,
-}
 
 /// One download.
 #[derive(Debug)]
@@ -161,7 +142,7 @@ impl Driver {
         tokio::select! {
             Some(message) = self.inbox.recv() => self.handle(message).await,
             Some(_) = self.jobs.join_next(), if !self.jobs.is_empty() => {}
-            () = sleep => self.conductor.handle_timeout(clock()),
+            () = sleep => self.time_passed(),
         }
         for _ in 0..TASK_QUEUE {
             let Ok(message) = self.inbox.try_recv() else {
@@ -172,6 +153,13 @@ impl Driver {
         let (attempt, total) = (self.attempt.id(), self.attempt.piece_count());
         self.report.tell(clock(), attempt, total).await;
         self.check_wanted();
+    }
+
+    fn time_passed(&mut self) {
+        if self.host.pieces.is_throttled() {
+            self.plan(Event::Throttled);
+        }
+        self.conductor.handle_timeout(clock());
     }
 
     async fn handle(&mut self, message: Message) {

@@ -3,6 +3,7 @@
 mod acting;
 mod asking;
 pub(crate) mod attempt;
+mod begin;
 pub(crate) mod driver;
 mod ending;
 mod hashing;
@@ -13,6 +14,7 @@ pub(crate) mod proofs;
 mod report;
 mod source_run;
 pub(crate) mod spoiled;
+pub(crate) mod surroundings;
 
 use protocol::{
     Down, HostId, PieceDigest, PieceIndex, SignedBatch, availability::Tell,

@@ -14,7 +14,7 @@ use tokio::sync::mpsc;
 
 use super::Message;
 use crate::{
-    peer::{PieceClient, PieceRun},
+    peer::{Asker, PieceClient, PieceRun},
     store::{StoreError, StoredTask},
 };
 
@@ -28,6 +28,8 @@ pub(crate) struct ParentRun {
     pub(crate) pieces: Range<u32>,
     /// One signed digest for every piece of the run.
     pub(crate) digests: Vec<PieceDigest>,
+    /// What this host is to the other.
+    pub(crate) asker: Asker,
     pub(crate) file: Arc<StoredTask>,
 }
 
@@ -56,6 +58,7 @@ impl ParentRun {
             attempt: self.attempt,
             layout: self.layout,
             pieces: self.pieces.clone(),
+            asker: self.asker,
         };
         let mut stream = client.fetch(&self.parent, run);
         for (piece, digest) in self.pieces.clone().map(PieceIndex).zip(self.digests) {

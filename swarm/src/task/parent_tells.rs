@@ -6,7 +6,7 @@ use protocol::{
 };
 
 use super::{
-    attempt::Begin,
+    begin::Begin,
     driver::{Driver, wall_clock},
 };
 use crate::conductor::Event;

@@ -3,7 +3,7 @@
 use protocol::{AttemptId, Host, PieceIndex, Visibility};
 use swarm::peer::{PeerServerConfig, PieceError, PieceRun};
 
-use super::{ATTEMPT, Parent, Stored, authority, client, eventually, fetch};
+use super::{ATTEMPT, Parent, Stored, authority, client, counted, eventually, fetch};
 
 const PIECE: usize = 256 * 1024;
 
@@ -110,12 +110,12 @@ async fn a_dropped_run_keeps_its_connection() {
     let mut stream = client.fetch(&parent.host, stored.run(0..4));
     stream.next().await.unwrap().unwrap();
     drop(stream);
-    eventually(|| counted(&registry, "cancelled") == 1).await;
+    eventually(|| counted(&registry, "fetch_runs_total", "cancelled") == 1).await;
     fetch(&client, &parent.host, stored.run(0..4))
         .await
         .unwrap();
     assert_eq!(parent.accepted(), 1);
-    assert_eq!(counted(&registry, "complete"), 1);
+    assert_eq!(counted(&registry, "fetch_runs_total", "complete"), 1);
 }
 
 #[tokio::test]
@@ -162,20 +162,4 @@ async fn a_client_that_was_shut_down_fetches_nothing() {
         matches!(fetched, Err(PieceError::Unreachable(_))),
         "{fetched:?}"
     );
-}
-
-/// Runs that ended with `outcome`.
-fn counted(registry: &prometheus::Registry, outcome: &str) -> u64 {
-    let families = registry.gather();
-    let runs = families
-        .iter()
-        .find(|family| family.name().ends_with("fetch_runs_total"));
-    let of_outcome = |metric: &&prometheus::proto::Metric| {
-        metric
-            .get_label()
-            .iter()
-            .any(|label| label.value() == outcome)
-    };
-    let metric = runs.and_then(|family| family.get_metric().iter().find(of_outcome));
-    metric.map_or(0, |metric| metric.get_counter().get_value() as u64)
 }

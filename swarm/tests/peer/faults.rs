@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use protocol::{AttemptId, Host, Layout, TaskId, identity::Authority, scheduler::ParentFailure};
-use swarm::peer::{PieceClient, PieceClientConfig, PieceError, PieceRun};
+use swarm::peer::{Asker, PieceClient, PieceClientConfig, PieceError, PieceRun};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
     net::TcpListener,
@@ -68,6 +68,7 @@ fn run(layout: Layout) -> PieceRun {
         attempt: AttemptId(1),
         layout,
         pieces: 0..1,
+        asker: Asker::Child,
     }
 }
 

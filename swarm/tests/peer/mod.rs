@@ -3,8 +3,10 @@
 
 mod exchange;
 mod faults;
+mod load;
 mod requests;
 mod streams;
+pub(crate) mod throttled;
 
 use std::{
     collections::HashMap,
@@ -21,7 +23,9 @@ use protocol::{
     PieceSet, Role, SignedBatch, TaskId, Visibility, identity::Authority,
 };
 use swarm::{
-    peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun},
+    peer::{
+        Asker, PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun,
+    },
     store::{Config, Store},
     task::{Progress, Shared, Shelf, Stage},
 };
@@ -153,6 +157,7 @@ impl Stored {
             attempt: ATTEMPT,
             layout: self.layout,
             pieces,
+            asker: Asker::Child,
         }
     }
 }
@@ -295,4 +300,16 @@ pub(crate) async fn eventually(mut holds: impl FnMut() -> bool) {
     tokio::time::timeout(PATIENCE, waiting)
         .await
         .expect("it holds in time");
+}
+
+/// What the counter whose name ends with `name` has under `label`.
+pub(crate) fn counted(registry: &Registry, name: &str, label: &str) -> u64 {
+    let families = registry.gather();
+    let named = families.iter().find(|family| family.name().ends_with(name));
+    let labelled = |metric: &&prometheus::proto::Metric| {
+        let mut labels = metric.get_label().iter();
+        labels.any(|pair| pair.value() == label)
+    };
+    let metric = named.and_then(|family| family.get_metric().iter().find(labelled));
+    metric.map_or(0, |metric| metric.get_counter().get_value() as u64)
 }

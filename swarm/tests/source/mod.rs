@@ -3,6 +3,7 @@
 mod places;
 mod registry;
 mod rights;
+mod throttled;
 mod transfer;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};

@@ -4,6 +4,7 @@
 //! that is absent, unknown or past its bound makes the whole message malformed.
 
 mod availability;
+mod operator;
 mod scheduler;
 #[cfg(test)]
 mod tests;
@@ -11,6 +12,11 @@ mod tests;
 pub(super) use availability::{
     ask_message, child_hello, child_version, parent_version, parent_welcome, read_ask, read_tell,
     tell_message,
+};
+pub(super) use operator::{
+    explanations_message, order_message, progress_message, question_message, read_explanations,
+    read_listed, read_order, read_progress, read_question, read_snapshot, snapshot_message,
+    snapshot_question,
 };
 pub(super) use scheduler::{
     down_message, hello_message, read_down, read_hello, read_up, scheduler_version,

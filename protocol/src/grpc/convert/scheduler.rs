@@ -86,7 +86,13 @@ pub(in crate::grpc) fn up_message(up: Up) -> proto::HostMessage {
         }),
         Up::Proves(proof) => HostKind::Proves(proof_message(&proof)),
         Up::Finished { task, outcome } => HostKind::Finished(finished(task, outcome)),
-        Up::Load { uploads } => HostKind::Load(proto::Load { uploads }),
+        Up::Load {
+            uploads,
+            upload_rate,
+        } => HostKind::Load(proto::Load {
+            uploads,
+            upload_rate,
+        }),
     })
 }
 
@@ -120,6 +126,7 @@ pub(in crate::grpc) fn read_up(message: proto::HostMessage) -> Result<Up, Malfor
         }),
         Some(HostKind::Load(told)) => Ok(Up::Load {
             uploads: told.uploads,
+            upload_rate: told.upload_rate,
         }),
         Some(HostKind::Hello(_)) => Err(Malformed("a session has one hello")),
         None => Err(Malformed("a host said nothing that is known")),
@@ -296,7 +303,7 @@ fn read_parent_failure(reason: i32) -> Result<ParentFailure, Malformed> {
     }
 }
 
-fn failure(failure: Failure) -> proto::Failure {
+pub(super) fn failure(failure: Failure) -> proto::Failure {
     match failure {
         Failure::Refused => proto::Failure::Refused,
         Failure::NotFound => proto::Failure::NotFound,
@@ -306,7 +313,7 @@ fn failure(failure: Failure) -> proto::Failure {
     }
 }
 
-fn read_failure(failure: i32) -> Result<Failure, Malformed> {
+pub(super) fn read_failure(failure: i32) -> Result<Failure, Malformed> {
     match proto::Failure::try_from(failure) {
         Ok(proto::Failure::Refused) => Ok(Failure::Refused),
         Ok(proto::Failure::NotFound) => Ok(Failure::NotFound),

@@ -12,6 +12,10 @@ use crate::{
     AttemptId, Candidate, Down, Up, Visibility,
     availability::{Ask, Tell},
     batch::{PieceBatch, SignedBatch},
+    operator::{
+        Explanation, Judged, LISTED_MAX, PreheatFailure, PreheatOrder, PreheatProgress,
+        PreheatState, Scope, ScorePart, Snapshot, TaskProgress, TaskStatus, Verdict,
+    },
     scheduler::{Failure, Outcome, SIBLINGS_MAX},
 };
 
@@ -46,7 +50,10 @@ fn ups() -> Vec<Vec<u8>> {
             task: TASK,
             outcome: Outcome::Failed(Failure::NotFound),
         },
-        Up::Load { uploads: 4 },
+        Up::Load {
+            uploads: 4,
+            upload_rate: 9,
+        },
     ];
     ups.map(|up| up_message(up).encode_to_vec()).into()
 }
@@ -121,6 +128,36 @@ fn tells() -> Vec<Vec<u8>> {
     tells.map(|tell| tell_message(tell).encode_to_vec()).into()
 }
 
+fn operators() -> Vec<Vec<u8>> {
+    let order = PreheatOrder {
+        tasks: vec![(TASK, origin())],
+        scope: Scope::AllHosts,
+    };
+    let progress = TaskProgress {
+        task: TASK,
+        wanted: 3,
+        held: 1,
+        pieces: 9,
+        total: Some(8),
+        state: PreheatState::Failed(PreheatFailure::Source(Failure::Refused)),
+    };
+    let explanation = Explanation {
+        child: "a".parse().unwrap(),
+        state: None,
+        candidates: vec![Judged {
+            candidate: "b".parse().unwrap(),
+            is_parent: true,
+            verdict: Verdict::Refused("cycle".to_owned()),
+        }],
+    };
+    let tasks = vec![progress];
+    vec![
+        order_message(&order).encode_to_vec(),
+        progress_message(PreheatProgress { tasks }).encode_to_vec(),
+        explanations_message(vec![explanation]).encode_to_vec(),
+    ]
+}
+
 /// Whether `bytes`, read as a message, are a domain value that survives being written again.
 fn holds<M: Message + Default, T: Clone + PartialEq>(
     bytes: &[u8],
@@ -138,6 +175,10 @@ fn all_hold(bytes: &[u8]) -> bool {
         && holds(bytes, read_down, down_message)
         && holds(bytes, read_ask, ask_message)
         && holds(bytes, read_tell, tell_message)
+        && holds(bytes, read_order, |order| order_message(&order))
+        && holds(bytes, read_progress, progress_message)
+        && holds(bytes, read_snapshot, snapshot_message)
+        && holds(bytes, read_explanations, explanations_message)
 }
 
 proptest! {
@@ -148,7 +189,7 @@ proptest! {
 
     #[test]
     fn a_garbled_message_is_read_or_refused(
-        mut bytes in select([ups(), downs(), tells()].concat()),
+        mut bytes in select([ups(), downs(), tells(), operators()].concat()),
         at in any::<Index>(),
         with in any::<u8>(),
         end in any::<Index>(),
@@ -228,6 +269,54 @@ fn what_is_past_its_bound_is_refused() {
         refuses(
             read_tell(tell_message(begins)),
             "a label is too long or not printable",
+        );
+    }
+}
+
+#[test]
+fn no_answer_to_an_operator_lists_more_than_may_be_listed() {
+    let task = |peers| TaskStatus {
+        task: TASK,
+        phase: "quiet".to_owned(),
+        source: None,
+        pieces: None,
+        peers,
+    };
+    let lists = "a message lists too much";
+    let tasks = vec![task(Vec::new()); LISTED_MAX + 1];
+    let crowd = Snapshot {
+        tasks,
+        ..Snapshot::default()
+    };
+    refuses(read_snapshot(snapshot_message(crowd)), lists);
+    let judged = |verdict| Judged {
+        candidate: "b".parse().unwrap(),
+        is_parent: false,
+        verdict,
+    };
+    let explanation = |verdict, count| Explanation {
+        child: "a".parse().unwrap(),
+        state: None,
+        candidates: vec![judged(verdict); count],
+    };
+    let rule = |name: &str| Verdict::Refused(name.to_owned());
+    let halves = vec![explanation(rule("cycle"), LISTED_MAX / 2 + 1); 2];
+    refuses(read_explanations(explanations_message(halves)), lists);
+    let part = |value| ScorePart {
+        name: "pieces".to_owned(),
+        weight: 0.5,
+        value,
+    };
+    let no_number = explanation(Verdict::Scored(vec![part(f64::NAN)]), 1);
+    refuses(
+        read_explanations(explanations_message(vec![no_number])),
+        "a part of a score is no number",
+    );
+    for name in ["x".repeat(65), "a\x1b[2J".to_owned()] {
+        let told = explanations_message(vec![explanation(rule(&name), 1)]);
+        refuses(
+            read_explanations(told),
+            "a name is too long or not printable",
         );
     }
 }

@@ -1,6 +1,7 @@
 //! Who goes when there is no room.
 
 use super::*;
+use crate::store::Pinned;
 
 /// What one stored piece takes at most, with its log and directory.
 const ONE: u64 = PIECE as u64 + 16 * 1024;
@@ -192,4 +193,50 @@ fn idle_tasks_do_not_keep_descriptors_without_end() {
         b"tampered"
     );
     assert_eq!(store.usage().blobs.tasks as usize, count);
+}
+
+#[test]
+fn what_is_pinned_stays_also_after_a_restart_until_it_is_unpinned() {
+    let dir = TempDir::new().unwrap();
+    let store = open_with(&dir, 5 * ONE);
+    let (pinned, other) = (put_at(&store, 1, 1), put_at(&store, 2, 2));
+    assert_eq!(store.pin(pinned).unwrap(), Pinned::Stays);
+    assert_eq!(store.pin(other).unwrap(), Pinned::Stays);
+    let third = put_at(&store, 3, 3);
+    assert_eq!(store.pin(third).unwrap(), Pinned::NoShare);
+    assert_eq!(store.pin(task_of(b"never seen")).unwrap(), Pinned::Missing);
+    assert!(store.unpin(other).unwrap() && !store.unpin(other).unwrap());
+    for seed in 4..9 {
+        put_at(&store, seed, u64::from(seed));
+    }
+    holds(&store, &[pinned, other, third], &[true, false, false]);
+    drop(store);
+    let store = open_with(&dir, 5 * ONE);
+    store.scan();
+    for seed in 10..15 {
+        put_at(&store, seed, u64::from(seed));
+    }
+    holds(&store, &[pinned], &[true]);
+    store.unpin(pinned).unwrap();
+    for seed in 15..20 {
+        put_at(&store, seed, u64::from(seed));
+    }
+    holds(&store, &[pinned], &[false]);
+}
+
+#[test]
+fn what_is_retained_goes_after_what_was_used_before_that_time() {
+    let dir = TempDir::new().unwrap();
+    let store = open_with(&dir, 2 * ONE);
+    let retained = put_at(&store, 1, 1);
+    store.lookup(retained).unwrap().touch(at(3_000_000_100));
+    let later = [put_at(&store, 2, 50), put_at(&store, 3, 60)];
+    holds(
+        &store,
+        &[retained, later[0], later[1]],
+        &[true, false, true],
+    );
+    put_at(&store, 4, 200);
+    put_at(&store, 5, 201);
+    holds(&store, &[retained], &[false]);
 }

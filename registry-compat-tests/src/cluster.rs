@@ -12,23 +12,24 @@ use protocol::{
     Host, HostId, Identity, Role, Roles,
     identity::{Authority, IssuedPem},
 };
-use registry_compat_tests::{
+
+use crate::{
     darter::{Darter, Home},
     process,
 };
 
 /// A running process of a cluster.
 #[derive(Debug)]
-pub(crate) struct Member {
-    pub(crate) darter: Darter,
-    pub(crate) home: Home,
+pub struct Member {
+    pub darter: Darter,
+    pub home: Home,
     id: String,
     config: String,
 }
 
 /// What a process leaves behind: all that it takes to start it again.
 #[derive(Debug)]
-pub(crate) struct Remains {
+pub struct Remains {
     home: Home,
     id: String,
     config: String,
@@ -36,9 +37,9 @@ pub(crate) struct Remains {
 
 /// The authority of a cluster, its schedulers and seeds, and its one registry.
 #[derive(Debug)]
-pub(crate) struct Cluster {
-    pub(crate) authority: Authority,
-    pub(crate) view: View,
+pub struct Cluster {
+    pub authority: Authority,
+    pub view: View,
     registry: SocketAddr,
     number: u8,
     members: AtomicU8,
@@ -46,32 +47,32 @@ pub(crate) struct Cluster {
 
 /// The schedulers and seeds that a host is told of.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct View {
-    pub(crate) schedulers: Vec<Host>,
-    pub(crate) seeds: Vec<Host>,
+pub struct View {
+    pub schedulers: Vec<Host>,
+    pub seeds: Vec<Host>,
 }
 
 /// A host as it is to be started.
 #[derive(Debug, Clone)]
-pub(crate) struct Plan {
-    pub(crate) id: String,
-    pub(crate) roles: Vec<Role>,
-    pub(crate) view: View,
+pub struct Plan {
+    pub id: String,
+    pub roles: Vec<Role>,
+    pub view: View,
     /// Where it listens for other hosts; any address of the cluster where this is `None`.
-    pub(crate) listen: Option<SocketAddr>,
+    pub listen: Option<SocketAddr>,
     /// Further lines of its `[swarm]` table.
-    pub(crate) swarm: String,
+    pub swarm: String,
 }
 
 /// What a host shows to the others, and whom it believes.
 #[derive(Debug)]
-pub(crate) struct Papers {
-    pub(crate) ca: String,
-    pub(crate) issued: IssuedPem,
+pub struct Papers {
+    pub ca: String,
+    pub issued: IssuedPem,
 }
 
 /// The name that every cluster here has.
-pub(crate) const CLUSTER: &str = "pair";
+pub const CLUSTER: &str = "pair";
 
 /// How long a process may take to say what it must.
 const WORD_LIMIT: Duration = Duration::from_secs(20);
@@ -83,18 +84,24 @@ const SESSION_OPEN: &str = "session open";
 static CLUSTERS: AtomicU8 = AtomicU8::new(1);
 
 /// The roles that one word names.
-pub(crate) const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
+pub const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
 
 // === impl Cluster ===
 
 impl Cluster {
     /// A cluster before `registry` whose scheduler and whose seed have these ids; nothing runs yet.
-    pub(crate) fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
+    ///
+    /// # Errors
+    /// A name is no id, or the authority cannot be made.
+    pub fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
         Self::of(registry, &[scheduler], &[seed])
     }
 
     /// A cluster with these schedulers and seeds, which may have none; nothing runs yet.
-    pub(crate) fn of(registry: SocketAddr, schedulers: &[&str], seeds: &[&str]) -> Result<Self> {
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
+    pub fn of(registry: SocketAddr, schedulers: &[&str], seeds: &[&str]) -> Result<Self> {
         let mut cluster = Self {
             authority: Authority::new(CLUSTER)?,
             view: View::default(),
@@ -120,25 +127,31 @@ impl Cluster {
     }
 
     /// The first scheduler of the view.
-    pub(crate) fn scheduler(&self) -> &Host {
+    #[must_use]
+    pub fn scheduler(&self) -> &Host {
         &self.view.schedulers[0]
     }
 
     /// The first seed of the view.
-    pub(crate) fn seed(&self) -> &Host {
+    #[must_use]
+    pub fn seed(&self) -> &Host {
         &self.view.seeds[0]
     }
 
     /// An address of the loopback that no other host is given, so that hosts can know each other's
     /// before any of them is started.
-    pub(crate) fn address(&self, port: u16) -> SocketAddr {
+    #[must_use]
+    pub fn address(&self, port: u16) -> SocketAddr {
         let process = 1 + (std::process::id() % 250) as u8;
         let host = self.members.fetch_add(1, Ordering::Relaxed);
         SocketAddr::from(([127, process, self.number, host], port))
     }
 
     /// Papers of this cluster's authority.
-    pub(crate) fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
+    ///
+    /// # Errors
+    /// The id is none.
+    pub fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
         let roles: Roles = roles.iter().copied().collect();
         let issued = self.authority.issue(&id.parse()?, roles)?;
         Ok(Papers {
@@ -148,13 +161,17 @@ impl Cluster {
     }
 
     /// What such papers make of whoever holds them.
-    pub(crate) fn identity(&self, id: &str, roles: &[Role]) -> Result<Identity> {
+    ///
+    /// # Errors
+    /// The id is none.
+    pub fn identity(&self, id: &str, roles: &[Role]) -> Result<Identity> {
         let Papers { ca, issued } = self.papers(id, roles)?;
         Ok(Identity::from_pem(&ca, &issued.certificate, &issued.key)?)
     }
 
     /// A host that knows all that there is to know.
-    pub(crate) fn plan(&self, id: &str, roles: &[Role]) -> Plan {
+    #[must_use]
+    pub fn plan(&self, id: &str, roles: &[Role]) -> Plan {
         Plan {
             id: id.to_owned(),
             roles: roles.to_vec(),
@@ -165,7 +182,10 @@ impl Cluster {
     }
 
     /// Starts a host with papers of this cluster.
-    pub(crate) fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
+    ///
+    /// # Errors
+    /// It does not come up, or opens no session; the error has what it said.
+    pub fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
         let member = self.start_as(&self.plan(id, roles))?;
         // What is asked of it before that has no scheduler yet, and is another case.
         member.wait_for_sessions(self.view.schedulers.len())?;
@@ -173,27 +193,36 @@ impl Cluster {
     }
 
     /// Starts a host as planned, with papers of this cluster, and waits for no scheduler.
-    pub(crate) fn start_as(&self, plan: &Plan) -> Result<Member> {
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start_as(&self, plan: &Plan) -> Result<Member> {
         let papers = self.papers(&plan.id, &plan.roles)?;
         let home = Home::new()?;
         let config = self.config(&home, plan, Some(&papers))?;
         Member::run(plan.id.clone(), config, home)
     }
 
-    /// Starts a proxy with papers of its own making, or with none.
-    pub(crate) fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+    /// Starts a host that may find no scheduler: with papers of its own making, or with none.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start_stranger(
+        &self,
+        id: &str,
+        roles: &[Role],
+        papers: Option<&Papers>,
+    ) -> Result<Member> {
         let home = Home::new()?;
-        let config = self.config(&home, &self.plan(id, &[Role::Proxy]), papers)?;
+        let config = self.config(&home, &self.plan(id, roles), papers)?;
         Member::run(id.to_owned(), config, home)
     }
 
     /// The configuration of a host, with its papers written into `home`.
-    pub(crate) fn config(
-        &self,
-        home: &Home,
-        plan: &Plan,
-        papers: Option<&Papers>,
-    ) -> Result<String> {
+    ///
+    /// # Errors
+    /// Nothing can be written.
+    pub fn config(&self, home: &Home, plan: &Plan, papers: Option<&Papers>) -> Result<String> {
         let identity = match papers {
             None => String::new(),
             Some(Papers { ca, issued }) => {
@@ -254,7 +283,7 @@ impl Member {
     ///
     /// # Errors
     /// It does not come; the error has what it said.
-    pub(crate) fn wait_for_word(&self, word: &str) -> Result<String> {
+    pub fn wait_for_word(&self, word: &str) -> Result<String> {
         self.wait_for_words(word, 1)?;
         let log = self.darter.log()?;
         let line = log.lines().find(|line| line.contains(word));
@@ -262,7 +291,8 @@ impl Member {
     }
 
     /// The id that it goes by.
-    pub(crate) fn id(&self) -> &str {
+    #[must_use]
+    pub fn id(&self) -> &str {
         &self.id
     }
 
@@ -270,7 +300,7 @@ impl Member {
     ///
     /// # Errors
     /// As [`Member::wait_for_word`].
-    pub(crate) fn wait_for_sessions(&self, count: usize) -> Result<()> {
+    pub fn wait_for_sessions(&self, count: usize) -> Result<()> {
         self.wait_for_words(SESSION_OPEN, count)
     }
 
@@ -278,7 +308,7 @@ impl Member {
     ///
     /// # Errors
     /// As [`Member::wait_for_word`].
-    pub(crate) fn wait_for_words(&self, word: &str, count: usize) -> Result<()> {
+    pub fn wait_for_words(&self, word: &str, count: usize) -> Result<()> {
         let lines = || {
             let log = self.darter.log().unwrap_or_default();
             log.lines().filter(|line| line.contains(word)).count()
@@ -291,7 +321,7 @@ impl Member {
     ///
     /// # Errors
     /// The process is not to be found.
-    pub(crate) fn kill(self) -> Result<Remains> {
+    pub fn kill(self) -> Result<Remains> {
         self.darter.kill()?;
         Ok(Remains {
             home: self.home,
@@ -304,7 +334,7 @@ impl Member {
     ///
     /// # Errors
     /// It does not end in time.
-    pub(crate) fn stop(self) -> Result<Remains> {
+    pub fn stop(self) -> Result<Remains> {
         self.darter.stop()?;
         Ok(Remains {
             home: self.home,
@@ -321,7 +351,7 @@ impl Remains {
     ///
     /// # Errors
     /// It does not come up.
-    pub(crate) fn start(self) -> Result<Member> {
+    pub fn start(self) -> Result<Member> {
         Member::run(self.id, self.config, self.home)
     }
 }
