@@ -4,7 +4,9 @@ use std::pin::pin;
 
 use futures_util::StreamExt as _;
 use protocol::{ContentKind, Digest, Origin, TaskId};
-use swarm::{OpenRequest, ReadProof, Swarm, Wanted, bandwidth::Bucket, task::Shelf as _};
+use swarm::{
+    OpenRequest, ReadProof, Swarm, Wanted, WarmOrder, bandwidth::Bucket, task::Shelf as _,
+};
 use tokio::time::timeout;
 
 use super::{
@@ -55,7 +57,12 @@ async fn warm_until(comes: impl AsyncFn(&Swarm, TaskId, Origin)) {
         repository: REPOSITORY.parse().expect("a repository name"),
         kind: ContentKind::Blob,
     };
-    let mut warming = pin!(swarm.warm(task, origin.clone()));
+    let order = WarmOrder {
+        task,
+        origin: origin.clone(),
+        by: "scheduler".parse().expect("a host id"),
+    };
+    let mut warming = pin!(swarm.warm(order));
     tokio::select! {
         ended = &mut warming => panic!("it does not keep to the limit: {ended:?}"),
         () = eventually(|| prefetch.is_short()) => {}
