@@ -43,7 +43,7 @@ pub(crate) enum Lie {
     GarbagePieces,
     /// Something that is not HTTP/2 where availability is.
     GarbageStream,
-    /// A true batch, with a digest of its own in it.
+    /// A batch in which a digest is not what was signed.
     Forged,
     /// Bytes and batches of its own, that it has no right to sign.
     NoRight,
@@ -88,7 +88,7 @@ impl Liar {
             for (blob, bytes) in blobs {
                 let task = TaskId(blob.digest.parse()?);
                 let tells = match lie {
-                    Lie::NoRight | Lie::Silent => own_tells(&identity, task, bytes),
+                    Lie::NoRight | Lie::Forged | Lie::Silent => own_tells(&identity, task, bytes),
                     _ => true_tells(&identity, cluster.seed(), task).await?,
                 };
                 tasks.insert(task, (bytes.clone(), tells));
