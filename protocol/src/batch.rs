@@ -81,7 +81,8 @@ impl SignedBatch {
     /// role, or `fetcher`, whom the scheduler has told to hold the grant of this task.
     ///
     /// # Errors
-    /// Everything but [`BatchError::Malformed`] is a lie of whoever handed the batch over.
+    /// Everything but [`BatchError::Malformed`] and [`BatchError::NoRight`] is a lie of whoever handed
+    /// the batch over: who has the grant may be told otherwise at another time.
     pub fn verify(
         &self,
         identity: &Identity,

@@ -7,14 +7,15 @@ use std::{
     time::Duration,
 };
 
-use crate::{
-    darter::{Darter, Home},
-    process,
-};
 use anyhow::{Context as _, Result};
 use protocol::{
     Host, HostId, Identity, Role, Roles,
     identity::{Authority, IssuedPem},
+};
+
+use crate::{
+    darter::{Darter, Home},
+    process,
 };
 
 /// A running process of a cluster.
@@ -89,11 +90,17 @@ pub const EVERYTHING: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
 
 impl Cluster {
     /// A cluster before `registry` whose scheduler and whose seed have these ids; nothing runs yet.
+    ///
+    /// # Errors
+    /// A name is no id, or the authority cannot be made.
     pub fn new(registry: SocketAddr, scheduler: &str, seed: &str) -> Result<Self> {
         Self::of(registry, &[scheduler], &[seed])
     }
 
     /// A cluster with these schedulers and seeds, which may have none; nothing runs yet.
+    ///
+    /// # Errors
+    /// As [`Cluster::new`].
     pub fn of(registry: SocketAddr, schedulers: &[&str], seeds: &[&str]) -> Result<Self> {
         let mut cluster = Self {
             authority: Authority::new(CLUSTER)?,
@@ -120,17 +127,20 @@ impl Cluster {
     }
 
     /// The first scheduler of the view.
+    #[must_use]
     pub fn scheduler(&self) -> &Host {
         &self.view.schedulers[0]
     }
 
     /// The first seed of the view.
+    #[must_use]
     pub fn seed(&self) -> &Host {
         &self.view.seeds[0]
     }
 
     /// An address of the loopback that no other host is given, so that hosts can know each other's
     /// before any of them is started.
+    #[must_use]
     pub fn address(&self, port: u16) -> SocketAddr {
         let process = 1 + (std::process::id() % 250) as u8;
         let host = self.members.fetch_add(1, Ordering::Relaxed);
@@ -138,6 +148,9 @@ impl Cluster {
     }
 
     /// Papers of this cluster's authority.
+    ///
+    /// # Errors
+    /// The id is none.
     pub fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
         let roles: Roles = roles.iter().copied().collect();
         let issued = self.authority.issue(&id.parse()?, roles)?;
@@ -148,12 +161,16 @@ impl Cluster {
     }
 
     /// What such papers make of whoever holds them.
+    ///
+    /// # Errors
+    /// The id is none.
     pub fn identity(&self, id: &str, roles: &[Role]) -> Result<Identity> {
         let Papers { ca, issued } = self.papers(id, roles)?;
         Ok(Identity::from_pem(&ca, &issued.certificate, &issued.key)?)
     }
 
     /// A host that knows all that there is to know.
+    #[must_use]
     pub fn plan(&self, id: &str, roles: &[Role]) -> Plan {
         Plan {
             id: id.to_owned(),
@@ -165,6 +182,9 @@ impl Cluster {
     }
 
     /// Starts a host with papers of this cluster.
+    ///
+    /// # Errors
+    /// It does not come up, or opens no session; the error has what it said.
     pub fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
         let member = self.start_as(&self.plan(id, roles))?;
         // What is asked of it before that has no scheduler yet, and is another case.
@@ -173,6 +193,9 @@ impl Cluster {
     }
 
     /// Starts a host as planned, with papers of this cluster, and waits for no scheduler.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
     pub fn start_as(&self, plan: &Plan) -> Result<Member> {
         let papers = self.papers(&plan.id, &plan.roles)?;
         let home = Home::new()?;
@@ -180,14 +203,25 @@ impl Cluster {
         Member::run(plan.id.clone(), config, home)
     }
 
-    /// Starts a proxy with papers of its own making, or with none.
-    pub fn start_stranger(&self, id: &str, papers: Option<&Papers>) -> Result<Member> {
+    /// Starts a host that may find no scheduler: with papers of its own making, or with none.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start_stranger(
+        &self,
+        id: &str,
+        roles: &[Role],
+        papers: Option<&Papers>,
+    ) -> Result<Member> {
         let home = Home::new()?;
-        let config = self.config(&home, &self.plan(id, &[Role::Proxy]), papers)?;
+        let config = self.config(&home, &self.plan(id, roles), papers)?;
         Member::run(id.to_owned(), config, home)
     }
 
     /// The configuration of a host, with its papers written into `home`.
+    ///
+    /// # Errors
+    /// Nothing can be written.
     pub fn config(&self, home: &Home, plan: &Plan, papers: Option<&Papers>) -> Result<String> {
         let identity = match papers {
             None => String::new(),
@@ -257,6 +291,7 @@ impl Member {
     }
 
     /// The id that it goes by.
+    #[must_use]
     pub fn id(&self) -> &str {
         &self.id
     }

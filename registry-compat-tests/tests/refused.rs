@@ -83,7 +83,9 @@ impl Trusted {
 
     /// A proxy with these papers is let in by nobody, and pulls all the same.
     fn refuses(&self, papers: Option<&Papers>) -> Result<()> {
-        let stranger = self.cluster.start_stranger("stranger", papers)?;
+        let stranger = self
+            .cluster
+            .start_stranger("stranger", &[Role::Proxy], papers)?;
         stranger.wait_for_word("no session")?;
         self.pull(&stranger, 2)?;
         self.scheduler.wait_for_word(REFUSED)?;
@@ -245,9 +247,10 @@ fn a_scheduler_under_another_id_is_not_spoken_to_and_pulls_go_on() -> Result<()>
     let golden = golden()?;
     let registry = Registry::start(&golden.registry_directory())?;
     let cluster = Cluster::new(registry.address(), "scheduler", "seed")?;
-    let impostor = cluster.start_as(&cluster.plan("impostor", &[Role::Scheduler]))?;
+    let papers = cluster.papers("impostor", &[Role::Scheduler])?;
+    let impostor = cluster.start_stranger("impostor", &[Role::Scheduler], Some(&papers))?;
     let papers = cluster.papers("second", &[Role::Proxy])?;
-    let second = cluster.start_stranger("second", Some(&papers))?;
+    let second = cluster.start_stranger("second", &[Role::Proxy], Some(&papers))?;
     let line = second.wait_for_word("no session")?;
     ensure!(line.contains("scheduler@"), "{line}");
     let blob = golden.image.biggest()?;

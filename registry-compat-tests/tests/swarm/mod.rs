@@ -2,6 +2,8 @@
 //! fails. Everything goes over sockets.
 
 mod herds;
+mod liar;
+mod parents;
 mod schedulers;
 mod seeds;
 mod source;
@@ -26,6 +28,7 @@ use crate::{
     pull::{digest_while, joined},
     two_hosts::path,
 };
+use registry_compat_tests::cluster::{Cluster, Member, Plan};
 
 /// The longest that anything in a herd may take, on two busy cores.
 pub(crate) const HERD_LIMIT: Duration = Duration::from_secs(60);

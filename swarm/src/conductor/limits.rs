@@ -42,7 +42,17 @@ pub struct Limits {
     pub answer_timeout: Duration,
 }
 
+/// A parent that has no word of the task for so many times `piece_timeout`, while this host wants
+/// something, is left: as long as a scheduler believes in a fetcher that brings nothing.
+const SILENT_TIMEOUTS: u32 = 6;
+
 // === impl Limits ===
+
+impl Limits {
+    pub(super) fn silence(&self) -> Duration {
+        self.piece_timeout * SILENT_TIMEOUTS
+    }
+}
 
 impl Default for Limits {
     fn default() -> Self {

@@ -11,6 +11,7 @@ mod interest;
 mod limits;
 mod message;
 mod pick;
+mod silence;
 mod source;
 mod supplier;
 mod suppliers;
@@ -53,6 +54,8 @@ pub struct Conductor {
     suppliers: Suppliers,
     source: SourceRuns,
     sizing: Sizing,
+    /// Since when something is wanted that nobody is about to bring.
+    hungry_since: Option<Instant>,
     actions: VecDeque<Action>,
 }
 
@@ -91,6 +94,7 @@ impl Conductor {
             suppliers: Suppliers::default(),
             source: SourceRuns::default(),
             sizing: Sizing::NotAsked,
+            hungry_since: None,
             actions: VecDeque::new(),
         }
     }
@@ -106,7 +110,7 @@ impl Conductor {
             Event::Candidates(candidates) => self.candidates(now, candidates),
             Event::AtSource(holders) => self.go_to_source(now, holders),
             Event::Begun(layout) | Event::Ended(layout) => self.layout = Some(layout),
-            Event::Holds(supplier, pieces) => self.suppliers.holds(&supplier, &pieces),
+            Event::Holds(supplier, pieces) => self.suppliers.holds(now, &supplier, &pieces),
             Event::SupplierFailed(supplier, failure) => {
                 self.supplier_failed(now, supplier, failure);
             }
@@ -130,7 +134,7 @@ impl Conductor {
     pub fn handle_timeout(&mut self, now: Instant) {
         let (leave, over) = self.suppliers.overdue(now, &self.limits);
         self.cancel(over);
-        for supplier in leave {
+        for supplier in leave.into_iter().chain(self.silent(now)) {
             self.supplier_failed(now, supplier, ParentFailure::Slow);
         }
         if let Phase::Patient { until } = self.phase
@@ -160,7 +164,8 @@ impl Conductor {
             true => hedge(),
             false => None,
         };
-        [own, self.suppliers.next_deadline(now, &self.limits), hedge]
+        let overdue = self.suppliers.next_deadline(now, &self.limits);
+        [own, overdue, hedge, self.next_silence()]
             .into_iter()
             .flatten()
             .min()
@@ -265,7 +270,7 @@ impl Conductor {
 
     fn had(&mut self, now: Instant, by: Option<&HostId>, piece: PieceIndex) {
         self.had.insert(piece);
-        let over = self.suppliers.arrived(now, by, piece);
+        let over = self.suppliers.arrived(now, (by, piece), &self.had);
         self.cancel(over);
         self.source.arrived(piece);
         // While siblings bring something, there is no need to leave the swarm.
@@ -282,6 +287,7 @@ impl Conductor {
 
     fn plan(&mut self, now: Instant) {
         self.plan_suppliers(now);
+        self.note_hunger(now);
         if let Phase::AtSource { adopt_until } = self.phase {
             let is_adopting =
                 adopt_until.is_some_and(|until| now < until && !self.suppliers.have_all_told());

@@ -107,7 +107,7 @@ impl<'a> Picker<'a> {
         if !self.suppliers.may_hedge(self.limits) || !self.is_endgame() {
             return None;
         }
-        let (id, piece) = self.suppliers.hedge(self.now, self.limits)?;
+        let (id, piece) = self.suppliers.hedge(self.now, self.had, self.limits)?;
         Some(Pick::Hedge(id, piece))
     }
 

@@ -27,6 +27,8 @@ pub(super) struct Supplier {
     pace: Option<Duration>,
     /// When it last brought something, or was first asked after it had nothing to do.
     moved_at: Instant,
+    /// When it last had a word of the task, or brought something.
+    pub(super) heard_at: Instant,
     /// It is not asked before this.
     pub(super) rests_until: Option<Instant>,
     /// Requests that it had no slot for, in a row.
@@ -61,6 +63,7 @@ impl Supplier {
             runs: Vec::new(),
             pace: None,
             moved_at: now,
+            heard_at: now,
             rests_until: None,
             refusals: 0,
             strikes: 0,
@@ -85,6 +88,7 @@ impl Supplier {
         let took = now.saturating_duration_since(self.moved_at);
         self.pace = Some(self.pace.map_or(took, |pace| (pace * 3 + took) / 4));
         self.moved_at = now;
+        self.heard_at = now;
         self.refusals = 0;
         self.strikes = 0;
         // Pieces of one run come in order.
@@ -158,7 +162,9 @@ impl Supplier {
     /// How long it may bring nothing while others could: adapts to what it has shown.
     fn patience(&self, limits: &Limits) -> Duration {
         match self.pace {
-            Some(pace) => (pace * 8).clamp(limits.patience_min, limits.piece_timeout),
+            Some(pace) => (pace * 8)
+                .max(limits.patience_min)
+                .min(limits.piece_timeout),
             None => limits.piece_timeout,
         }
     }

@@ -73,6 +73,14 @@ impl Suppliers {
             .any(|supplier| supplier.relation == Relation::Parent)
     }
 
+    /// The parents that are asked for nothing, and when each had its last word.
+    pub(super) fn idle_parents(&self) -> impl Iterator<Item = (&HostId, Instant)> {
+        let idle = self.by_id.iter().filter(|(_, supplier)| {
+            supplier.relation == Relation::Parent && supplier.runs.is_empty()
+        });
+        idle.map(|(id, supplier)| (id, supplier.heard_at))
+    }
+
     /// Whether everybody has said something of what it holds.
     pub(super) fn have_all_told(&self) -> bool {
         self.by_id
@@ -80,10 +88,11 @@ impl Suppliers {
             .all(|supplier| !supplier.holds.is_empty())
     }
 
-    pub(super) fn holds(&mut self, id: &HostId, pieces: &PieceSet) {
+    pub(super) fn holds(&mut self, now: Instant, id: &HostId, pieces: &PieceSet) {
         let Some(supplier) = self.by_id.get_mut(id) else {
             return;
         };
+        supplier.heard_at = now;
         for piece in pieces.iter() {
             if supplier.holds.insert(piece) {
                 let index = piece.0 as usize;
@@ -122,12 +131,13 @@ impl Suppliers {
         Some(supplier.relation)
     }
 
-    /// `piece` is here, brought by `by` or by the source. The runs that were for it alone are over.
+    /// `piece` is here, brought by `by` or by the source. The runs that were for it, and for nothing
+    /// else that is not `had`, are over.
     pub(super) fn arrived(
         &mut self,
         now: Instant,
-        by: Option<&HostId>,
-        piece: PieceIndex,
+        (by, piece): (Option<&HostId>, PieceIndex),
+        had: &PieceSet,
     ) -> Vec<Ended> {
         if let Some(supplier) = by.and_then(|id| self.by_id.get_mut(id)) {
             supplier.brought(now, piece);
@@ -139,7 +149,8 @@ impl Suppliers {
         }
         let mut over = Vec::new();
         for (id, supplier) in &mut self.by_id {
-            let needless = |run: &Run| run.left == (piece.0..piece.0 + 1);
+            let needless =
+                |run: &Run| run.left.contains(&piece.0) && had.contains_all(run.left.clone());
             if let Some(at) = supplier.runs.iter().position(needless) {
                 let first = supplier.runs.remove(at).first;
                 over.push(Ended {
@@ -278,7 +289,12 @@ impl Suppliers {
     }
 
     /// A piece that is late, and an idle supplier that could bring it as well.
-    pub(super) fn hedge(&self, now: Instant, limits: &Limits) -> Option<(HostId, u32)> {
+    pub(super) fn hedge(
+        &self,
+        now: Instant,
+        had: &PieceSet,
+        limits: &Limits,
+    ) -> Option<(HostId, u32)> {
         let late = self
             .by_id
             .iter()
@@ -287,7 +303,11 @@ impl Suppliers {
             let left = supplier.runs.iter().flat_map(|run| run.left.clone());
             left.map(move |piece| (id, piece))
         });
-        let mut open = pieces.filter(|(_, piece)| !self.hedged.contains(PieceIndex(*piece)));
+        // Of a run that is late, others may have brought some.
+        let mut open = pieces.filter(|(_, piece)| {
+            let piece = PieceIndex(*piece);
+            !self.hedged.contains(piece) && !had.contains(piece)
+        });
         open.find_map(|(owner, piece)| {
             let other = self.by_id.iter().find(|(id, supplier)| {
                 *id != owner

@@ -406,6 +406,36 @@ fn nobody_is_slow_while_this_host_takes_no_more() {
 }
 
 #[test]
+fn a_parent_that_says_nothing_is_left_in_the_end() {
+    check(vec![whole(), candidates(&["a"]), Wait], "+a -a:Slow");
+    // Of half it says nothing; who reads slowly does not mind for as long as it has enough.
+    let half = vec![whole(), candidates(&["a"]), begun(2), holds("a", 0..1)];
+    let half = half.into_iter().chain([brought("a", 0), Wait]).collect();
+    check(half, "+a 0..1<-a -a:Slow");
+}
+
+#[test]
+fn what_is_late_is_asked_of_another_piece_by_piece_and_each_once() {
+    let script = vec![
+        whole(),
+        candidates(&["a"]),
+        begun(4),
+        holds("a", 0..4),
+        candidates(&["b"]),
+        holds("b", 0..4),
+        Wait,
+        brought("b", 0),
+        brought("b", 1),
+        brought("b", 2),
+        brought("b", 3),
+    ];
+    check(
+        script,
+        "+a 0..2<-a 2..4<-a +b 0..1<-b 1..2<-b cancel-0<-a 2..3<-b 3..4<-b cancel-2<-a",
+    );
+}
+
+#[test]
 fn the_first_of_two_copies_ends_the_other() {
     let script = vec![
         whole(),

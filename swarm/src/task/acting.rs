@@ -57,6 +57,7 @@ impl Driver {
     }
 
     async fn leave(&mut self, parent: HostId, reason: ParentFailure) {
+        self.offers.remove(&parent);
         for (_, job) in self.at_parents.remove(&parent).into_iter().flatten() {
             job.abort();
         }

@@ -53,6 +53,8 @@ pub(crate) struct Driver {
     /// Batches on their way to the log; a download is not over before they are there.
     pub(super) keeping: JoinSet<()>,
     pub(super) candidates: HashMap<HostId, Host>,
+    /// What parents say that the attempt is, until a batch of theirs proves it.
+    pub(super) offers: HashMap<HostId, Begin>,
     /// What is under way at each supplier: the run that began with a piece, or following it.
     pub(super) at_parents: HashMap<HostId, Vec<(Option<u32>, AbortHandle)>>,
     pub(super) at_source: HashMap<RunId, AbortHandle>,
@@ -81,6 +83,7 @@ impl Driver {
             jobs: JoinSet::new(),
             keeping: JoinSet::new(),
             candidates: HashMap::new(),
+            offers: HashMap::new(),
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
             may_sign: host.identity.roles().contains(Role::Seed),

@@ -27,9 +27,12 @@ impl Driver {
                     media_type,
                     visibility,
                 };
-                self.parent_begins(begin).await
+                self.parent_begins(&parent, begin).await
             }
-            Tell::Batch(batch) => self.parent_signs(batch),
+            Tell::Batch(batch) => {
+                let offer = self.offers.remove(&parent);
+                self.parent_signs(offer, batch).await
+            }
             Tell::Holds { attempt, new, .. } if attempt == self.attempt.id() => {
                 let proven = self.attempt.proven(&new);
                 self.plan(Event::Holds(parent.clone(), proven));
@@ -58,9 +61,8 @@ impl Driver {
             media_type: proof.media_type.clone(),
             visibility: Visibility::Public,
         };
-        if self.parent_begins(begin).await.is_err()
-            || self.parent_signs(proof.batch.clone()).is_err()
-        {
+        let signed = proof.batch.clone();
+        if self.parent_signs(Some(begin), signed).await.is_err() {
             tracing::debug!(task = %self.wish.task, "the scheduler's proof is of no use here");
             return;
         }
@@ -70,32 +72,49 @@ impl Driver {
         }
     }
 
-    /// Another attempt than the one under way here is of no use to it.
-    async fn parent_begins(&mut self, begin: Begin) -> Result<(), ParentFailure> {
-        let is_spoiled = begin
-            .attempt
-            .is_some_and(|attempt| self.host.spoiled.is_spoiled(self.wish.task, attempt));
-        if is_spoiled || !self.attempt.may_become(&begin) {
+    /// The word of a parent alone makes no attempt: the parents of a true one would be left for it.
+    /// It waits for a batch, but where there is none to come.
+    async fn parent_begins(&mut self, parent: &HostId, begin: Begin) -> Result<(), ParentFailure> {
+        if !self.may_become(&begin) {
             return Err(ParentFailure::Gone);
         }
-        self.begin(begin).await;
+        let is_known = self.attempt.layout().is_some() && begin.attempt == Some(self.attempt.id());
+        if is_known || begin.layout.piece_count() == Some(0) {
+            self.begin(begin).await;
+        } else {
+            self.offers.insert(parent.clone(), begin);
+        }
         Ok(())
     }
 
-    fn parent_signs(&mut self, signed: SignedBatch) -> Result<(), ParentFailure> {
+    /// Another attempt than the one under way here is of no use to it.
+    fn may_become(&self, begin: &Begin) -> bool {
+        let is_spoiled = begin
+            .attempt
+            .is_some_and(|attempt| self.host.spoiled.is_spoiled(self.wish.task, attempt));
+        !is_spoiled && self.attempt.may_become(begin)
+    }
+
+    /// A batch, and what its parent said of the attempt where no batch of it was seen yet.
+    async fn parent_signs(
+        &mut self,
+        offer: Option<Begin>,
+        signed: SignedBatch,
+    ) -> Result<(), ParentFailure> {
         let batch = &signed.batch;
-        if batch.task != self.wish.task || batch.attempt != self.attempt.id() {
+        let under_way = self.attempt.layout().filter(|_| offer.is_none());
+        let layout = under_way.or(offer.as_ref().map(|offer| offer.layout));
+        let attempt = offer
+            .as_ref()
+            .map_or(Some(self.attempt.id()), |offer| offer.attempt);
+        if batch.task != self.wish.task || Some(batch.attempt) != attempt {
             return Err(ParentFailure::Gone);
         }
-        if self.attempt.layout().map(|layout| layout.piece_len()) != Some(batch.layout.piece_len())
-        {
+        if layout.map(|layout| layout.piece_len()) != Some(batch.layout.piece_len()) {
             return Err(ParentFailure::Lied);
         }
-        if batch
-            .digests
-            .iter()
-            .all(|(piece, _)| self.attempt.is_proven(*piece))
-        {
+        let is_old = |(piece, _): &_| self.attempt.is_proven(*piece);
+        if offer.is_none() && batch.digests.iter().all(is_old) {
             return Ok(());
         }
         if let Err(error) = signed.verify(&self.host.identity, self.attempt.fetcher(), wall_clock())
@@ -109,6 +128,13 @@ impl Driver {
                     ParentFailure::Lied
                 }
             });
+        }
+        if let Some(offer) = offer {
+            // Another parent may have been faster.
+            if !self.may_become(&offer) {
+                return Err(ParentFailure::Gone);
+            }
+            self.begin(offer).await;
         }
         let bytes = signed.to_bytes();
         if self.attempt.take_batch(signed) {

@@ -1,0 +1,198 @@
+//! Parents that die, stand still, are cut off, or lie: every pull ends right and none hangs, nobody
+//! else asks the registry, and who lied is not asked again.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use registry_compat_tests::{
+    cluster::Plan,
+    content::{digest_of, noise},
+    image::Blob,
+    process::{Stopwatch, wait_until},
+};
+
+use super::{
+    HERD_LIMIT, Herd, Shape, can_herd,
+    liar::{LIAR, Liar, Lie},
+    pull,
+    source::Source,
+};
+
+const SIZE: usize = 16 << 20;
+
+/// The longest that a pull may take beside a parent that is of no use: twice the time in which such
+/// a one is left.
+const PULL_LIMIT: Duration = Duration::from_secs(20);
+
+const FOUR: Shape = Shape {
+    schedulers: &["scheduler"],
+    seeds: &["seed"],
+    hosts: 4,
+};
+
+/// It leaves a parent that says nothing after six of these, that one who brings nothing after one.
+fn impatient(_: usize, mut plan: Plan) -> Plan {
+    plan.swarm = "piece_timeout = \"2s\"".to_owned();
+    plan
+}
+
+/// What becomes of a liar.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// Its children leave it, and do not take it for a liar.
+    Left,
+    /// Each child that it lied to asks it no more, and after three of them the cluster bans it.
+    Banned,
+}
+
+/// A herd, a liar in it, and two blobs.
+struct Stage {
+    herd: Herd,
+    source: Source,
+    blobs: [(Blob, Bytes); 2],
+}
+
+// === impl Stage ===
+
+impl Stage {
+    fn start(name: &str) -> Result<Self> {
+        let source = Source::new(name, SIZE)?;
+        let other = Bytes::from(noise(&format!("{name}-2"), SIZE)?);
+        let second = Blob {
+            digest: digest_of(&other),
+            size: SIZE as u64,
+        };
+        source.registry.put_blob(&second.digest, other.clone());
+        let first = Bytes::from(noise(name, SIZE)?);
+        Ok(Self {
+            herd: Herd::start_with(source.address(), FOUR, impatient)?,
+            blobs: [(source.blob.clone(), first), (second, other)],
+            source,
+        })
+    }
+
+    /// These hosts pull a blob, in the time that a pull may take.
+    fn pull(&self, hosts: std::ops::Range<usize>, blob: usize) -> Result<()> {
+        let (watch, told) = (Stopwatch::start(), format!("{hosts:?} of blob {blob}"));
+        pull(&self.herd.proxies()?[hosts], &self.blobs[blob].0).context(told.clone())?;
+        let took = watch.elapsed();
+        eprintln!("{told}: {took:?}");
+        ensure!(took < PULL_LIMIT, "{told} took {took:?}");
+        Ok(())
+    }
+
+    fn banned(&self) -> f64 {
+        let scheduler = &self.herd.schedulers[0].darter;
+        scheduler
+            .metric("darter_scheduler_banned_total")
+            .unwrap_or(-1.0)
+    }
+
+    /// Beside true parents there is one that lies.
+    fn among_true_parents(&self, lie: Lie, fate: Fate) -> Result<()> {
+        self.pull(0..1, 0)?;
+        self.pull(0..1, 1)?;
+        let liar = Liar::start(&self.herd.cluster, lie, &self.blobs)?;
+        let asked = |host: &str, blob: usize| liar.asked_by(host, &self.blobs[blob].0);
+        self.pull(1..2, 0)?;
+        ensure!(0 < asked("host-1", 0)?, "host-1 never came to {LIAR}");
+        self.pull(1..2, 1)?;
+        if fate == Fate::Banned {
+            ensure!(asked("host-1", 1)? == 0, "host-1 came to {LIAR} again");
+            ensure!(self.banned() == 0.0, "banned by the word of one");
+        }
+        self.pull(2..4, 0)?;
+        for host in ["host-2", "host-3"] {
+            ensure!(0 < asked(host, 0)?, "{host} never came to {LIAR}");
+        }
+        self.meets(fate)?;
+        self.source.fetched_once()
+    }
+
+    fn meets(&self, fate: Fate) -> Result<()> {
+        match fate {
+            Fate::Banned => wait_until("the ban", HERD_LIMIT, || self.banned() == 1.0),
+            Fate::Left => {
+                ensure!(self.banned() == 0.0, "it was banned");
+                Ok(())
+            }
+        }
+    }
+
+    /// Nobody holds the blob but, by its own word, the liar.
+    fn alone(&self, lie: Lie, fate: Fate) -> Result<()> {
+        let liar = Liar::start(&self.herd.cluster, lie, &self.blobs)?;
+        self.pull(0..4, 0)?;
+        let asked = liar.asked_by("host-0", &self.blobs[0].0)?;
+        ensure!(0 < asked, "host-0 never came to {LIAR}");
+        self.meets(fate)?;
+        self.source.fetched_once()
+    }
+}
+
+fn check(name: &str, act: impl FnOnce(&Stage) -> Result<()>) -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let stage = Stage::start(name)?;
+    let acted = act(&stage);
+    stage.herd.told(acted)
+}
+
+#[test]
+fn who_gives_wrong_bytes_is_banned() -> Result<()> {
+    check("wrong", |stage| {
+        stage.among_true_parents(Lie::WrongBytes, Fate::Banned)
+    })
+}
+
+#[test]
+fn who_claims_pieces_that_it_lacks_is_left() -> Result<()> {
+    check("lacks", |stage| {
+        stage.among_true_parents(Lie::Lacks, Fate::Left)
+    })
+}
+
+#[test]
+fn who_stalls_after_half_a_piece_is_left() -> Result<()> {
+    check("stalls", |stage| {
+        stage.among_true_parents(Lie::StallsInPiece, Fate::Left)
+    })
+}
+
+#[test]
+fn who_serves_garbage_for_pieces_is_left() -> Result<()> {
+    check("garbage", |stage| {
+        stage.among_true_parents(Lie::GarbagePieces, Fate::Left)
+    })
+}
+
+#[test]
+fn who_serves_garbage_for_availability_is_left() -> Result<()> {
+    check("frames", |stage| {
+        stage.among_true_parents(Lie::GarbageStream, Fate::Left)
+    })
+}
+
+#[test]
+fn who_signs_without_the_right_is_left() -> Result<()> {
+    check("right", |stage| {
+        stage.among_true_parents(Lie::NoRight, Fate::Left)
+    })
+}
+
+#[test]
+fn the_only_holder_signs_without_the_right_and_the_seed_fetches() -> Result<()> {
+    check("only-right", |stage| stage.alone(Lie::NoRight, Fate::Left))
+}
+
+#[test]
+fn the_only_holder_is_silent_and_the_seed_fetches() -> Result<()> {
+    check("silent", |stage| stage.alone(Lie::Silent, Fate::Left))
+}
+
+#[test]
+fn the_only_holder_forges_a_batch_and_is_banned() -> Result<()> {
+    check("forged", |stage| stage.alone(Lie::Forged, Fate::Banned))
+}
