@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
@@ -70,11 +71,23 @@ impl Cluster {
             })
         };
         Ok(Self {
-            authority: Authority::new(CLUSTER)?,
-            scheduler: at(scheduler, 1, 65005)?,
-            seed: at(seed, 2, 65002)?,
-            registry,
             number,
+            ..Self::elsewhere(registry, at(scheduler, 1, 65005)?, at(seed, 2, 65002)?)?
+        })
+    }
+
+    /// A cluster whose scheduler and whose seed are where the caller says; every host is to be
+    /// started with [`Cluster::start_at`].
+    ///
+    /// # Errors
+    /// The authority cannot be made.
+    pub fn elsewhere(registry: SocketAddr, scheduler: Host, seed: Host) -> Result<Self> {
+        Ok(Self {
+            authority: Authority::new(CLUSTER)?,
+            scheduler,
+            seed,
+            registry,
+            number: 0,
             members: AtomicU8::new(3),
         })
     }
@@ -106,6 +119,27 @@ impl Cluster {
         Ok(member)
     }
 
+    /// Starts a host with papers of this cluster that others reach at `swarm`, by the command that
+    /// `enter` makes of the program's name.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_at(
+        &self,
+        id: &str,
+        roles: &[Role],
+        swarm: SocketAddr,
+        enter: impl Fn(&str) -> Command,
+    ) -> Result<Member> {
+        let papers = self.papers(id, roles)?;
+        let home = Home::new()?;
+        let config = self.config_at(&home, swarm, roles, Some(&papers))?;
+        let darter = Darter::run_by(enter, &config, &home).with_context(|| config.clone())?;
+        let member = Member { darter, home };
+        member.wait_for_word("session open")?;
+        Ok(member)
+    }
+
     /// Starts a proxy with papers of its own making, or with none.
     ///
     /// # Errors
@@ -127,6 +161,24 @@ impl Cluster {
         roles: &[Role],
         papers: Option<&Papers>,
     ) -> Result<String> {
+        let id: HostId = id.parse()?;
+        let swarm = match id == self.seed.id {
+            true => self.seed.address,
+            false => {
+                let host = self.members.fetch_add(1, Ordering::Relaxed);
+                address(self.number, host, 65002)
+            }
+        };
+        self.config_at(home, swarm, roles, papers)
+    }
+
+    fn config_at(
+        &self,
+        home: &Home,
+        swarm: SocketAddr,
+        roles: &[Role],
+        papers: Option<&Papers>,
+    ) -> Result<String> {
         let names: Vec<_> = roles
             .iter()
             .map(|role| format!("{:?}", role.as_str()))
@@ -138,14 +190,6 @@ impl Cluster {
                 let cert = home.write("cert.pem", &issued.certificate)?;
                 let key = home.write("key.pem", &issued.key)?;
                 format!("[identity]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n")
-            }
-        };
-        let id: HostId = id.parse()?;
-        let swarm = match id == self.seed.id {
-            true => self.seed.address,
-            false => {
-                let host = self.members.fetch_add(1, Ordering::Relaxed);
-                address(self.number, host, 65002)
             }
         };
         let scheduler = match roles.contains(&Role::Scheduler) {
