@@ -12,4 +12,5 @@ mod raw;
 mod refused;
 mod sealed;
 mod stage;
+mod star;
 mod two_hosts;
