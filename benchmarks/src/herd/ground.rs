@@ -123,6 +123,11 @@ impl Ground {
         layer.in_registry(&self.upstream.registry_directory())
     }
 
+    /// Bytes that a host has put on its link so far, without the heads of packets: about.
+    pub(crate) fn given_by(&self, host: usize) -> Result<f64> {
+        Ok(self.star.sent(host)? as f64 / self.rates.heads)
+    }
+
     /// Bytes of blobs that the registry has sent so far, by its log.
     pub(crate) fn blob_bytes(&self) -> Result<u64> {
         let asked = self.registry.accesses()?;

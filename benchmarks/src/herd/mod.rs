@@ -25,7 +25,7 @@ use registry_compat_tests::{
 };
 
 use self::{
-    ground::{FIRST, Ground, Image},
+    ground::{FIRST, Ground, HELPER, Image},
     meter::Meter,
     method::{Method, Servers},
     outcome::{Herd, Outcome, Row},
@@ -237,10 +237,11 @@ fn one(ground: &Ground, method: Method, image: &Image, hosts: usize) -> Result<O
     };
     let mut processes = servers.processes.clone();
     processes.push(ground.registry.id());
-    let given = ground.blob_bytes()?;
+    let (given, helped) = (ground.blob_bytes()?, ground.given_by(HELPER)?);
     let meter = Meter::start(&processes)?;
     let pulled = pull(ground, &servers, image)?;
     let spent = meter.read()?;
+    let helped = ground.given_by(HELPER)? - helped;
     let seconds = |time: fn(&Pulled) -> Duration| {
         let times = pulled.iter().map(|pull| time(pull).as_secs_f64());
         times.collect::<Vec<_>>()
@@ -250,6 +251,7 @@ fn one(ground: &Ground, method: Method, image: &Image, hosts: usize) -> Result<O
         totals: seconds(|pull| pull.total),
         first_bytes: seconds(|pull| pull.first_byte),
         upstream_bytes: (ground.blob_bytes()? - given) as f64,
+        helper_bytes: helped,
         cpu_seconds: spent.cpu_seconds + of_clients,
         peak_memory: meter::peak_memory(&servers.processes)?,
         busy: spent.busy,

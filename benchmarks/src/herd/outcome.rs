@@ -12,6 +12,8 @@ pub(crate) struct Outcome {
     pub(crate) first_bytes: Vec<f64>,
     /// Bytes that the registry's host gave.
     pub(crate) upstream_bytes: f64,
+    /// Bytes that the helper's host gave: by its link, without the heads of packets.
+    pub(crate) helper_bytes: f64,
     /// Of the servers, the registry and the clients together.
     pub(crate) cpu_seconds: f64,
     /// Resident bytes of the largest process but the registry and the clients.
@@ -47,8 +49,8 @@ const UPSTREAM_GOAL: f64 = 1.005;
 const BUSY_MAX: f64 = 0.8;
 
 const HEAD: &str = "| herd | by | makespan / bound | host: median, worst | first byte: median, \
-                    worst | upstream / image | CPU s | peak RSS |\n\
-                    |---|---|---|---|---|---|---|---|\n";
+                    worst | upstream / image | helper / image | CPU s | peak RSS |\n\
+                    |---|---|---|---|---|---|---|---|---|\n";
 
 const CPU_LIMIT_NOTE: &str = "\n† The processors were the limit: on the average more than four \
                               fifths of their time was taken, by whomever.\n";
@@ -77,7 +79,7 @@ impl Row {
     fn told(&self, herd: &Herd, processors: usize) -> String {
         let name = self.method.name();
         let Some(ratio) = self.ratio(herd.bound) else {
-            return format!("{name} | **failed** | – | – | – | – | –");
+            return format!("{name} | **failed** | – | – | – | – | – | –");
         };
         let spread = self.series(|round| round.makespan() / herd.bound);
         let spread = match self.rounds.len() {
@@ -99,11 +101,12 @@ impl Row {
         };
         format!(
             "{name} | {ratio:.2}{spread}{}{mark} | {:.1} s, {:.1} s | {first_byte} | \
-             {upstream:.3}{} | {:.1} | {}",
+             {upstream:.3}{} | {:.2} | {:.1} | {}",
             self.verdict(ratio, MAKESPAN_GOAL),
             self.median(|round| of(&round.totals).median()),
             self.median(Outcome::makespan),
             self.verdict(upstream, UPSTREAM_GOAL),
+            self.median(|round| round.helper_bytes / herd.image_bytes as f64),
             self.median(|round| round.cpu_seconds),
             self.memory(),
         )
@@ -170,6 +173,7 @@ mod tests {
             totals: totals.to_vec(),
             first_bytes: vec![0.25, 0.5],
             upstream_bytes,
+            helper_bytes: 2500.0,
             cpu_seconds: 3.0,
             peak_memory: Some(5 << 20),
             busy,
@@ -201,13 +205,13 @@ mod tests {
                 round(11.0, 1006.0),
             ],
             "| 2 hosts, 1 GiB | Darter | 1.10 (1.05–1.30), ≤ 1.1 met | 10.0 s, 11.0 s \
-             | 375 ms, 500 ms | 1.000, ≤ 1.005 met | 3.0 | 5 MiB |",
+             | 375 ms, 500 ms | 1.000, ≤ 1.005 met | 2.50 | 3.0 | 5 MiB |",
         );
         check(
             Method::Darter,
             vec![round(11.5, 1006.0)],
             "| 2 hosts, 1 GiB | Darter | 1.15, ≤ 1.1 **missed** | 10.2 s, 11.5 s \
-             | 375 ms, 500 ms | 1.006, ≤ 1.005 **missed** | 3.0 | 5 MiB |",
+             | 375 ms, 500 ms | 1.006, ≤ 1.005 **missed** | 2.50 | 3.0 | 5 MiB |",
         );
     }
 
@@ -220,7 +224,7 @@ mod tests {
             Method::Direct,
             vec![round],
             "| 2 hosts, 1 GiB | everyone direct | 2.00 | 20.0 s, 20.0 s | at the end | 8.000 \
-             | 3.0 | – |",
+             | 2.50 | 3.0 | – |",
         );
     }
 
@@ -230,13 +234,13 @@ mod tests {
             Method::Nginx,
             vec![outcome(&[20.0], 1000.0, 1.7)],
             "| 2 hosts, 1 GiB | nginx cache | 2.00 † | 20.0 s, 20.0 s | 375 ms, 500 ms | 1.000 \
-             | 3.0 | 5 MiB |",
+             | 2.50 | 3.0 | 5 MiB |",
         );
     }
 
     #[test]
     fn a_method_that_failed_is_told_of() {
-        let row = "| 2 hosts, 1 GiB | Darter | **failed** | – | – | – | – | – |";
+        let row = "| 2 hosts, 1 GiB | Darter | **failed** | – | – | – | – | – | – |";
         check(Method::Darter, Vec::new(), row);
     }
 }

@@ -126,6 +126,7 @@ mod tests {
             totals: vec![makespan],
             first_bytes: Vec::new(),
             upstream_bytes: 0.0,
+            helper_bytes: 0.0,
             cpu_seconds: 0.0,
             peak_memory: None,
             busy: 0.0,

@@ -77,7 +77,7 @@ pub(crate) fn run(ground: &Ground, image: &Image, hosts: usize) -> Result<Outcom
     };
     swarm.write_torrent()?;
     let (tracker, seeder) = swarm.start_source()?;
-    let sent = ground.star.sent(REGISTRY)?;
+    let (sent, helped) = (ground.given_by(REGISTRY)?, ground.given_by(HELPER)?);
     let mut meter = Meter::start(&[tracker.id(), seeder.process.id()])?;
     let watch = meter.watch();
     let helper = swarm.start(HELPER, &[])?;
@@ -97,13 +97,15 @@ pub(crate) fn run(ground: &Ground, image: &Image, hosts: usize) -> Result<Outcom
     })
     .with_context(|| herd[0].process.log().unwrap_or_default())?;
     let spent = meter.read()?;
-    let sent = ground.star.sent(REGISTRY)? - sent;
+    let sent = ground.given_by(REGISTRY)? - sent;
+    let helped = ground.given_by(HELPER)? - helped;
     let processes: Vec<_> = peers().map(|peer| peer.process.id()).collect();
     herd.iter().try_for_each(|peer| swarm.check(peer))?;
     Ok(Outcome {
         totals: totals.into_iter().flatten().collect(),
         first_bytes: Vec::new(),
-        upstream_bytes: sent as f64 / ground.rates.heads,
+        upstream_bytes: sent,
+        helper_bytes: helped,
         cpu_seconds: spent.cpu_seconds,
         peak_memory: meter::peak_memory(&processes)?,
         busy: spent.busy,
