@@ -1,30 +1,34 @@
 //! Darter beside what it is compared with, in one run on one machine: side by side, in turn, over
 //! several rounds; medians, spread and ratios as a Markdown table.
 //!
-//! `cargo run --release -p benchmarks`
+//! `cargo run --release -p benchmarks`, and `… -- herd` for many hosts at once
 
 mod cold;
+mod copy;
+mod errand;
+mod herd;
 mod hot;
 mod link;
 mod load;
 mod nginx;
 mod processor;
+mod scratch;
+mod sealed;
 mod statistics;
 mod table;
 mod terminal;
 mod upstream;
 
-use std::{
-    net::SocketAddr, path::Path, process::Command, thread::available_parallelism, time::SystemTime,
-};
+use std::{path::Path, process::Command, thread::available_parallelism, time::SystemTime};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use bytesize::ByteSize;
-use clap::{Parser, Subcommand, ValueEnum};
+use clap::{Parser, ValueEnum};
 use registry_compat_tests::{can_run, process::Stopwatch};
 
 use crate::{
-    load::Target,
+    errand::Errand,
+    scratch::Scratch,
     terminal::{note, say},
     upstream::Upstream,
 };
@@ -52,18 +56,6 @@ struct Options {
     small_size: ByteSize,
 }
 
-/// What the program does for itself, in another namespace.
-#[derive(Debug, Subcommand)]
-enum Errand {
-    /// Fetches a body once and prints how long it took.
-    #[command(hide = true)]
-    Fetch {
-        address: SocketAddr,
-        path: String,
-        size: u64,
-    },
-}
-
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum Subject {
     Blob,
@@ -83,25 +75,11 @@ const PROGRAMS: [&str; 7] = [
 
 fn main() -> Result<()> {
     let options = Options::parse();
-    if let Some(Errand::Fetch {
-        address,
-        path,
-        size,
-    }) = options.errand
-    {
-        let target = Target {
-            address,
-            path,
-            size,
-        };
-        say(&target.fetch()?.told());
-        return Ok(());
+    if let Some(errand) = options.errand {
+        return errand.run();
     }
-    if cfg!(debug_assertions) {
-        bail!("a debug build measures nothing: cargo run --release -p benchmarks");
-    }
-    ensure!(can_run(&PROGRAMS)?, "nothing can be measured here");
-    build()?;
+    prepare(&PROGRAMS)?;
+    let _scratch = Scratch::open()?;
     let watch = Stopwatch::start();
     let upstream = Upstream::start()?;
     let (rounds, mut comparisons) = (options.rounds, Vec::new());
@@ -122,6 +100,15 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Fails where nothing can be measured, and builds what is.
+fn prepare(programs: &[&str]) -> Result<()> {
+    if cfg!(debug_assertions) {
+        bail!("a debug build measures nothing: cargo run --release -p benchmarks");
+    }
+    ensure!(can_run(programs)?, "nothing can be measured here");
+    build()
+}
+
 /// Builds the binary that is measured, in the profile of this program and beside it.
 fn build() -> Result<()> {
     let status = Command::new(env!("CARGO"))
@@ -133,8 +120,21 @@ fn build() -> Result<()> {
     Ok(())
 }
 
-/// What was measured, when and on what.
+/// What was measured.
 fn heading(options: &Options) -> Result<String> {
+    Ok(format!(
+        "{}. Hot blob {}, manifest and small blob {}, cold blob {}; medians of {} rounds, in \
+         brackets the lowest and the highest.\n",
+        circumstances()?,
+        options.size,
+        options.small_size,
+        options.cold_size,
+        options.rounds,
+    ))
+}
+
+/// Which tree is measured, when and on what.
+fn circumstances() -> Result<String> {
     let commit = Command::new("git")
         .args(["describe", "--always", "--dirty", "--exclude=*"])
         .current_dir(root())
@@ -146,15 +146,10 @@ fn heading(options: &Options) -> Result<String> {
         .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
         .map_or("unknown", |(_, model)| model);
     Ok(format!(
-        "Commit {}, {}, {} cores ({model}). Hot blob {}, manifest and small blob {}, cold blob {}; \
-         medians of {} rounds, in brackets the lowest and the highest.\n",
+        "Commit {}, {}, {} cores ({model})",
         String::from_utf8_lossy(&commit.stdout).trim(),
         today(),
         available_parallelism()?,
-        options.size,
-        options.small_size,
-        options.cold_size,
-        options.rounds,
     ))
 }
 

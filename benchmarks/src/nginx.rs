@@ -1,6 +1,6 @@
-//! nginx with sendfile, giving out the very files that Darter keeps.
+//! nginx: with sendfile, giving out the very files that Darter keeps, or as a cache of a registry.
 
-use std::{fs, net::SocketAddr, path::Path, time::Duration};
+use std::{fs, net::SocketAddr, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result};
 use registry_compat_tests::{
@@ -24,7 +24,7 @@ pub(crate) struct Nginx {
 impl Nginx {
     /// Serves each file under its name.
     pub(crate) fn start(files: &[(&str, &Path)]) -> Result<Self> {
-        let directory = tempfile::Builder::new().prefix("darter-nginx-").tempdir()?;
+        let directory = directory()?;
         let www = directory.path().join("www");
         fs::create_dir(&www)?;
         for (name, file) in files {
@@ -32,16 +32,55 @@ impl Nginx {
                 .with_context(|| format!("{} cannot be linked", file.display()))?;
         }
         let address = free_address()?;
+        let server = format!("server {{ listen {address}; root {}; }}", www.display());
+        let enter = |program: &str| process::command(program);
+        let is_up = || std::net::TcpStream::connect(address).is_ok();
+        Self::launch(directory, address, &server, enter, is_up)
+    }
+
+    /// Keeps what it fetched from `upstream`: in slices, each of which is fetched once, by whoever
+    /// asked first. It listens at `address` where the command runs that `enter` makes.
+    pub(crate) fn cache(
+        upstream: SocketAddr,
+        address: SocketAddr,
+        enter: impl Fn(&str) -> Command,
+    ) -> Result<Self> {
+        let directory = directory()?;
+        let cache = directory.path().join("cache");
+        let server = format!(
+            "proxy_cache_path {} levels=1:2 keys_zone=blobs:10m max_size=100g use_temp_path=off;\n\
+             upstream registry {{ server {upstream}; keepalive 16; }}\n\
+             server {{ listen {address}; location / {{\n\
+             slice 1m;\nproxy_cache blobs;\nproxy_cache_lock on;\n\
+             proxy_cache_key $uri$slice_range;\nproxy_set_header Range $slice_range;\n\
+             proxy_cache_valid 200 206 1h;\nproxy_http_version 1.1;\n\
+             proxy_set_header Connection \"\";\nproxy_pass http://registry;\n\
+             }} }}",
+            cache.display()
+        );
+        // It can be seen to listen by those alone who are where it runs; by its pid file it is told
+        // to have bound its sockets.
+        let pid = directory.path().join("pid");
+        Self::launch(directory, address, &server, enter, || pid.exists())
+    }
+
+    fn launch(
+        directory: TempDir,
+        address: SocketAddr,
+        server: &str,
+        enter: impl Fn(&str) -> Command,
+        is_up: impl FnMut() -> bool,
+    ) -> Result<Self> {
         let config = directory.path().join("nginx.conf");
-        fs::write(&config, configuration(directory.path(), address))?;
-        let mut command = process::command("nginx");
+        fs::write(&config, configuration(directory.path(), server))?;
+        // In a process namespace the workers end with the master, also when that is killed.
+        let mut command = enter("unshare");
+        command.args(["--pid", "--fork", "--kill-child", "--", "nginx"]);
         command.arg("-p").arg(directory.path());
         command.arg("-c").arg(&config);
         let log = directory.path().join("log");
         let mut process = Process::start("nginx", command, &log)?;
-        process.wait_ready(START_LIMIT, || {
-            std::net::TcpStream::connect(address).is_ok()
-        })?;
+        process.wait_ready(START_LIMIT, is_up)?;
         Ok(Self {
             address,
             process,
@@ -49,14 +88,19 @@ impl Nginx {
         })
     }
 
-    /// The process id of the master, whose children are the workers.
+    /// The process id of the master's parent; the workers are below the master.
     pub(crate) fn id(&self) -> u32 {
         self.process.id()
     }
 }
 
+fn directory() -> Result<TempDir> {
+    let directory = tempfile::Builder::new().prefix("darter-nginx-").tempdir()?;
+    Ok(directory)
+}
+
 /// Debian's defaults where nothing is said, and one line of log for each request, as Darter writes.
-fn configuration(directory: &Path, address: SocketAddr) -> String {
+fn configuration(directory: &Path, server: &str) -> String {
     let directory = directory.display();
     format!(
         "user root;\ndaemon off;\nworker_processes auto;\n\
@@ -69,7 +113,7 @@ fn configuration(directory: &Path, address: SocketAddr) -> String {
          client_body_temp_path {directory}/body;\nproxy_temp_path {directory}/proxy;\n\
          fastcgi_temp_path {directory}/fastcgi;\nuwsgi_temp_path {directory}/uwsgi;\n\
          scgi_temp_path {directory}/scgi;\n\
-         server {{ listen {address}; root {directory}/www; }}\n\
+         {server}\n\
          }}\n"
     )
 }

@@ -62,9 +62,14 @@ impl Upstream {
 
     /// Puts `size` incompressible bytes in the registry.
     pub(crate) fn push_noise(&self, size: u64) -> Result<Content> {
+        self.push_noise_of(&format!("benchmark {size}"), size)
+    }
+
+    /// Puts `size` incompressible bytes in the registry that are others for each `name`.
+    pub(crate) fn push_noise_of(&self, name: &str, size: u64) -> Result<Content> {
         let file = self.directory.path().join("noise");
         let mut sink = BufWriter::new(File::create(&file)?);
-        write_noise(&format!("benchmark {size}"), size, &mut sink)?;
+        write_noise(name, size, &mut sink)?;
         sink.into_inner()?;
         let digest = digest_of_file(&file)?;
         self.registry.push_blob(REPOSITORY, &digest, &file)?;
@@ -164,6 +169,14 @@ impl Content {
         Ok(self.at(host.darter.proxy()?))
     }
 
+    /// The file in which a registry on that directory keeps the bytes.
+    pub(crate) fn in_registry(&self, directory: &Path) -> PathBuf {
+        let (algorithm, hex) = self.digest.split_once(':').unwrap_or_default();
+        let shelf = Path::new("content/docker/registry/v2/blobs").join(algorithm);
+        let blob = shelf.join(hex.get(..2).unwrap_or_default()).join(hex);
+        directory.join(blob).join("data")
+    }
+
     /// The file in which a host keeps the bytes.
     pub(crate) fn stored_by(&self, host: &Member) -> PathBuf {
         let (algorithm, hex) = self.digest.split_once(':').unwrap_or_default();
@@ -172,7 +185,7 @@ impl Content {
         host.home.path().join(task).join("data")
     }
 
-    fn path(&self) -> String {
+    pub(crate) fn path(&self) -> String {
         format!("/v2/{REPOSITORY}/{}/{}", self.shelf, self.digest)
     }
 }

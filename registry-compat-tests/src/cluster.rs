@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    process::Command,
     sync::atomic::{AtomicU8, Ordering},
     time::Duration,
 };
@@ -126,6 +127,20 @@ impl Cluster {
         Ok(cluster)
     }
 
+    /// A cluster whose scheduler and whose seed are where the caller says; every host is to be
+    /// started with [`Cluster::start_at`].
+    ///
+    /// # Errors
+    /// The authority cannot be made.
+    pub fn elsewhere(registry: SocketAddr, scheduler: Host, seed: Host) -> Result<Self> {
+        let mut cluster = Self::of(registry, &[], &[])?;
+        cluster.view = View {
+            schedulers: vec![scheduler],
+            seeds: vec![seed],
+        };
+        Ok(cluster)
+    }
+
     /// The first scheduler of the view.
     #[must_use]
     pub fn scheduler(&self) -> &Host {
@@ -188,6 +203,36 @@ impl Cluster {
     pub fn start(&self, id: &str, roles: &[Role]) -> Result<Member> {
         let member = self.start_as(&self.plan(id, roles))?;
         // What is asked of it before that has no scheduler yet, and is another case.
+        member.wait_for_sessions(self.view.schedulers.len())?;
+        Ok(member)
+    }
+
+    /// Starts a host with papers of this cluster that others reach at `swarm`, by the command that
+    /// `enter` makes of the program's name.
+    ///
+    /// # Errors
+    /// As [`Cluster::start`].
+    pub fn start_at(
+        &self,
+        id: &str,
+        roles: &[Role],
+        swarm: SocketAddr,
+        enter: impl Fn(&str) -> Command,
+    ) -> Result<Member> {
+        let plan = Plan {
+            listen: Some(swarm),
+            ..self.plan(id, roles)
+        };
+        let papers = self.papers(id, roles)?;
+        let home = Home::new()?;
+        let config = self.config(&home, &plan, Some(&papers))?;
+        let darter = Darter::run_by(enter, &config, &home).with_context(|| config.clone())?;
+        let member = Member {
+            darter,
+            home,
+            id: plan.id,
+            config,
+        };
         member.wait_for_sessions(self.view.schedulers.len())?;
         Ok(member)
     }

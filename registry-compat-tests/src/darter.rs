@@ -64,8 +64,16 @@ impl Darter {
     /// # Errors
     /// It does not come up; the error has what it said.
     pub fn run(config: &str, home: &Home) -> Result<Self> {
+        Self::run_by(|program| process::command(program), config, home)
+    }
+
+    /// `darter run` with `config`, by the command that `enter` makes of the program's name.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn run_by(enter: impl Fn(&str) -> Command, config: &str, home: &Home) -> Result<Self> {
         let config = home.write("darter.toml", config)?;
-        let mut command = process::command(home.binary());
+        let mut command = enter(&home.binary());
         command.arg("run").arg("--config").arg(config);
         Self::start(command, home)
     }

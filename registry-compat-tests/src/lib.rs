@@ -17,6 +17,7 @@ pub mod own_registry;
 pub mod process;
 pub mod registry;
 pub mod relay;
+pub mod star;
 
 use std::{fs, path::Path};
 

@@ -55,9 +55,9 @@ pub struct Room {
 
 /// A process whose namespaces are entered by others.
 #[derive(Debug)]
-struct Holder {
+pub(crate) struct Holder {
     /// The first process of the namespaces, in the test's own numbering.
-    first: u32,
+    pub(crate) first: u32,
     _process: Process,
 }
 
@@ -116,11 +116,7 @@ impl Room {
     /// A command that runs where the registry runs.
     #[must_use]
     pub fn registry(&self, program: &str) -> Command {
-        let mut command = process::command("nsenter");
-        command
-            .args(["--target", &self.outside.first.to_string()])
-            .args(["--net", "--", program]);
-        command
+        self.outside.command(program)
     }
 
     /// A command that runs beside the clients as the one user with a route to the registry. It
@@ -238,7 +234,7 @@ impl Room {
 // === impl Holder ===
 
 impl Holder {
-    fn start(log: &Path) -> Result<Self> {
+    pub(crate) fn start(log: &Path) -> Result<Self> {
         let mut command = process::command("unshare");
         command.args([
             "--net",
@@ -261,6 +257,15 @@ impl Holder {
             first,
             _process: process,
         })
+    }
+
+    /// A command that runs in this network, with the test's own files and process ids.
+    pub(crate) fn command(&self, program: &str) -> Command {
+        let mut command = process::command("nsenter");
+        command
+            .args(["--target", &self.first.to_string()])
+            .args(["--net", "--", program]);
+        command
     }
 }
 

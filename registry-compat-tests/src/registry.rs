@@ -61,6 +61,29 @@ impl Registry {
         address: SocketAddr,
         enter: impl Fn(&str) -> Command,
     ) -> Result<Self> {
+        Self::start_with("", directory, address, enter)
+    }
+
+    /// As [`Registry::start_at`], a registry that fetches from `upstream` what it does not have.
+    ///
+    /// # Errors
+    /// The registry is not installed or does not come up.
+    pub fn start_cache_at(
+        upstream: SocketAddr,
+        directory: &Path,
+        address: SocketAddr,
+        enter: impl Fn(&str) -> Command,
+    ) -> Result<Self> {
+        let proxy = format!("proxy: {{remoteurl: \"http://{upstream}\"}}\n");
+        Self::start_with(&proxy, directory, address, enter)
+    }
+
+    fn start_with(
+        more: &str,
+        directory: &Path,
+        address: SocketAddr,
+        enter: impl Fn(&str) -> Command,
+    ) -> Result<Self> {
         fs::create_dir_all(directory.join("content"))?;
         // Unlike a file name of its own, the log must be new for each start to be counted from 0.
         let unique = tempfile::Builder::new()
@@ -68,7 +91,8 @@ impl Registry {
             .tempdir_in(directory)?
             .keep();
         let config = unique.join("config.yml");
-        fs::write(&config, configuration(&directory.join("content"), address))?;
+        let base = configuration(&directory.join("content"), address);
+        fs::write(&config, base + more)?;
         let mut command = enter("docker-registry");
         command.arg("serve").arg(&config);
         let log = unique.join("log");
@@ -88,6 +112,12 @@ impl Registry {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// The process id.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Every request answered so far.

@@ -13,5 +13,6 @@ mod raw;
 mod refused;
 mod sealed;
 mod stage;
+mod star;
 mod swarm;
 mod two_hosts;

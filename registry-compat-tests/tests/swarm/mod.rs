@@ -28,7 +28,6 @@ use crate::{
     pull::{digest_while, joined},
     two_hosts::path,
 };
-use registry_compat_tests::cluster::{Cluster, Member, Plan};
 
 /// The longest that anything in a herd may take, on two busy cores.
 pub(crate) const HERD_LIMIT: Duration = Duration::from_secs(60);
