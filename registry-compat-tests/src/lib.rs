@@ -11,6 +11,7 @@ pub mod darter;
 pub mod fault_registry;
 pub mod http;
 pub mod image;
+pub mod member;
 pub mod namespace;
 pub mod noise;
 pub mod own_registry;
