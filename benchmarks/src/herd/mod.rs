@@ -109,13 +109,16 @@ const PROGRAMS: [&str; 12] = [
     "sh",
 ];
 
-const PACKAGES: &str = "on Debian: apt-get install aria2 docker-registry iproute2 nginx-light";
+const PACKAGES: &str = "aria2 docker-registry iproute2 nginx-light";
 
 /// Measures and reports.
 pub(crate) fn run(options: &Options) -> Result<()> {
-    match options.rehearse {
-        true => ensure!(can_run(&PROGRAMS)?, "nothing can be rehearsed here"),
-        false => prepare(&PROGRAMS).context(PACKAGES)?,
+    ensure!(
+        can_run(&PROGRAMS)?,
+        "nothing can be measured here; on Debian: apt-get install {PACKAGES}"
+    );
+    if !options.rehearse {
+        prepare(&PROGRAMS)?;
     }
     let watch = Stopwatch::start();
     let _scratch = Scratch::open()?;
