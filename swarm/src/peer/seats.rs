@@ -29,6 +29,15 @@ struct Place {
     child: ChildKey,
 }
 
+/// Pieces on their way to a child.
+#[derive(Debug)]
+pub(super) struct Giving {
+    spreads: Spreads,
+    task: TaskId,
+    layout: Layout,
+    pieces: Range<u32>,
+}
+
 // === impl Spreads ===
 
 impl Spreads {
@@ -41,11 +50,30 @@ impl Spreads {
         }))
     }
 
-    /// Somebody came for the pieces of `task` from the first up to the second.
-    pub(super) fn asked(&self, task: TaskId, layout: &Layout, pieces: Range<u32>) {
+    /// Somebody came for `pieces`, and is being given them until what this returns is dropped.
+    pub(super) fn giving(&self, task: TaskId, layout: Layout, pieces: Range<u32>) -> Giving {
+        self.asked(task, &layout, pieces.clone());
+        Giving {
+            spreads: self.clone(),
+            task,
+            layout,
+            pieces,
+        }
+    }
+
+    fn asked(&self, task: TaskId, layout: &Layout, pieces: Range<u32>) {
         if let Some(spread) = self.all().get_mut(&task) {
             for piece in pieces.map(PieceIndex) {
-                spread.asked(clock(), layout, piece);
+                spread.asked(layout, piece);
+            }
+        }
+    }
+
+    /// The pieces were given, as far as is known here.
+    fn sent(&self, task: TaskId, layout: &Layout, pieces: Range<u32>) {
+        if let Some(spread) = self.all().get_mut(&task) {
+            for piece in pieces.map(PieceIndex) {
+                spread.sent(clock(), layout, piece);
             }
         }
     }
@@ -75,6 +103,17 @@ impl Seat {
         })
     }
 }
+
+// === impl Giving ===
+
+impl Drop for Giving {
+    fn drop(&mut self) {
+        self.spreads
+            .sent(self.task, &self.layout, self.pieces.clone());
+    }
+}
+
+// === impl Place ===
 
 impl Drop for Place {
     fn drop(&mut self) {

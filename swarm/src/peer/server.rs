@@ -241,10 +241,10 @@ impl Connection {
             pulse: Arc::clone(&self.pulse),
             reads: Arc::clone(&server.reads),
             throttle: server.config.throttle.clone(),
+            _giving: server
+                .spreads
+                .giving(asked.task, held.layout, asked.pieces.clone()),
         };
-        server
-            .spreads
-            .asked(asked.task, &held.layout, asked.pieces.clone());
         let length = held.bytes.end - held.bytes.start;
         let body = upload::body(held, answering).await.map_err(|error| {
             tracing::warn!(task = %asked.task, %error, "held pieces cannot be read");

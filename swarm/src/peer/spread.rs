@@ -15,14 +15,17 @@ use protocol::{Layout, PieceIndex};
 /// Bytes of the pieces that go to the same child.
 const GROUP_BYTES: u64 = 1 << 20;
 
+/// A task of fewer groups than this goes piece by piece.
+const GROUPS_MIN: u64 = 32;
+
 /// A task up to this size goes to all children at once.
-const SIZE_MIN: u64 = 8 << 20;
+const SIZE_MIN: u64 = 1 << 20;
 
-/// How long a child may take to come for what it was told of.
-const PATIENCE: Duration = Duration::from_secs(1);
-
-/// How long after a child came for a piece the others should have it from each other.
-const LAG: Duration = Duration::from_secs(2);
+/// How long a child may take to come for what it was told of, and the others to have from each other
+/// what it was given: so many times as long as it takes here from the word to the last byte, within
+/// these bounds.
+const PATIENCE_TIMES: u32 = 4;
+const PATIENCE_BOUNDS: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(15));
 
 /// One stream's part in a spread.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -35,13 +38,26 @@ pub(super) struct Spread {
     /// Groups that each child was told of.
     children: BTreeMap<ChildKey, u32>,
     groups: HashMap<u32, Group>,
+    /// The smoothed time from telling a child of a group to having given it.
+    pace: Duration,
 }
 
 #[derive(Debug)]
 struct Group {
     to: ChildKey,
     told_at: Instant,
-    asked_at: Option<Instant>,
+    stage: GroupStage,
+}
+
+/// How far a group has come on its way to the first child.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum GroupStage {
+    Told,
+    /// Somebody has come for it, and is being given it.
+    Asked,
+    Sent {
+        at: Instant,
+    },
 }
 
 /// Whether a child is told of a piece.
@@ -66,7 +82,7 @@ impl Spread {
     pub(super) fn leave(&mut self, child: ChildKey) {
         self.children.remove(&child);
         self.groups
-            .retain(|_, group| group.to != child || group.asked_at.is_some());
+            .retain(|_, group| group.to != child || matches!(group.stage, GroupStage::Sent { .. }));
     }
 
     /// When `child` is told of `piece`, which this host holds.
@@ -89,14 +105,18 @@ impl Spread {
             let group = Group {
                 to,
                 told_at: now,
-                asked_at: None,
+                stage: GroupStage::Told,
             };
             self.groups.insert(index, group);
         }
         let group = &self.groups[&index];
-        let at = match group.asked_at {
-            Some(asked_at) => asked_at + LAG,
-            None => group.told_at + PATIENCE,
+        let (patience_min, patience_max) = PATIENCE_BOUNDS;
+        let patience = (self.pace * PATIENCE_TIMES).clamp(patience_min, patience_max);
+        let at = match group.stage {
+            GroupStage::Told => group.told_at + patience,
+            // It is on its way; only one that never arrives is told to the others.
+            GroupStage::Asked => group.told_at + patience_max,
+            GroupStage::Sent { at } => at + patience,
         };
         match group.to == child || at <= now {
             true => Turn::Now,
@@ -105,9 +125,22 @@ impl Spread {
     }
 
     /// Somebody came for `piece`.
-    pub(super) fn asked(&mut self, now: Instant, layout: &Layout, piece: PieceIndex) {
-        if let Some(group) = self.groups.get_mut(&group_of(layout, piece)) {
-            group.asked_at.get_or_insert(now);
+    pub(super) fn asked(&mut self, layout: &Layout, piece: PieceIndex) {
+        if let Some(group) = self.groups.get_mut(&group_of(layout, piece))
+            && group.stage == GroupStage::Told
+        {
+            group.stage = GroupStage::Asked;
+        }
+    }
+
+    /// Somebody was given `piece`, as far as is known here.
+    pub(super) fn sent(&mut self, now: Instant, layout: &Layout, piece: PieceIndex) {
+        if let Some(group) = self.groups.get_mut(&group_of(layout, piece))
+            && group.stage == GroupStage::Asked
+        {
+            group.stage = GroupStage::Sent { at: now };
+            let took = now.saturating_duration_since(group.told_at);
+            self.pace = (self.pace * 7 + took) / 8;
         }
     }
 
@@ -122,7 +155,13 @@ impl Spread {
 }
 
 fn group_of(layout: &Layout, piece: PieceIndex) -> u32 {
-    (u64::from(piece.0) * layout.piece_len() / GROUP_BYTES) as u32
+    let is_short = layout
+        .size()
+        .is_some_and(|size| size < GROUPS_MIN * GROUP_BYTES);
+    match is_short {
+        true => piece.0,
+        false => (u64::from(piece.0) * layout.piece_len() / GROUP_BYTES) as u32,
+    }
 }
 
 #[cfg(test)]
@@ -185,10 +224,41 @@ mod tests {
     fn what_a_child_does_not_come_for_is_told_to_all() {
         let (mut spread, children) = two();
         let now = epoch();
+        let layout = Layout::for_size(Some(LARGE));
+        let after = |seconds| now + Duration::from_secs(seconds);
         assert_eq!(told(&mut spread, now, children, 2), "a b");
-        spread.asked(now, &Layout::for_size(Some(LARGE)), PieceIndex(0));
-        assert_eq!(told(&mut spread, now + PATIENCE, children, 2), "a ab");
-        assert_eq!(told(&mut spread, now + LAG, children, 2), "ab ab");
+        spread.asked(&layout, PieceIndex(0));
+        assert_eq!(told(&mut spread, after(1), children, 2), "a ab");
+        spread.sent(after(2), &layout, PieceIndex(0));
+        assert_eq!(told(&mut spread, after(2), children, 2), "a ab");
+        assert_eq!(told(&mut spread, after(3), children, 2), "ab ab");
+    }
+
+    #[test]
+    fn who_sends_slowly_gives_the_children_longer() {
+        let (mut spread, children) = two();
+        let (now, layout) = (epoch(), Layout::for_size(Some(LARGE)));
+        for group in 0..20 {
+            let piece = PieceIndex(group * 4);
+            spread.turn(now, children[0], (&layout, piece));
+            spread.asked(&layout, piece);
+            spread.sent(now + Duration::from_secs(2), &layout, piece);
+        }
+        let later = now + Duration::from_secs(4);
+        assert_eq!(told(&mut spread, later, children, 2), "a b");
+        let much_later = now + Duration::from_secs(30);
+        assert_eq!(told(&mut spread, much_later, children, 2), "ab ab");
+    }
+
+    #[test]
+    fn a_short_task_goes_piece_by_piece() {
+        let (mut spread, [a, b]) = two();
+        let layout = Layout::for_size(Some(6 << 20));
+        let turns: Vec<bool> = (0..4)
+            .map(|piece| spread.turn(epoch(), a, (&layout, PieceIndex(piece))) == Turn::Now)
+            .collect();
+        assert_eq!(turns, [true, false, true, false]);
+        assert_eq!(spread.turn(epoch(), b, (&layout, PieceIndex(1))), Turn::Now);
     }
 
     #[test]

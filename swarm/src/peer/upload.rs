@@ -15,6 +15,7 @@ use super::{
     admission::TaskSize,
     metrics::{PeerMetrics, Upload},
     request::PieceRequest,
+    seats::Giving,
     slots::Slot,
 };
 use crate::{
@@ -45,6 +46,7 @@ pub(super) struct Answering {
     pub(super) reads: Arc<Semaphore>,
     pub(super) throttle: Throttle,
     pub(super) _slot: Slot,
+    pub(super) _giving: Giving,
 }
 
 // === impl Held ===
