@@ -47,6 +47,8 @@ pub(crate) enum Lie {
     Forged,
     /// Bytes and batches of its own, that it has no right to sign.
     NoRight,
+    /// As a seed, batches and bytes of its own that belong together, and that are another blob's.
+    WrongWhole,
     /// It takes subscriptions, and tells nothing.
     Silent,
 }
@@ -81,14 +83,18 @@ impl Liar {
             .worker_threads(1)
             .enable_all()
             .build()?;
-        let identity = cluster.identity(LIAR, &[Role::Proxy])?;
+        let is_seed = lie == Lie::WrongWhole;
+        let role = if is_seed { Role::Seed } else { Role::Proxy };
+        let identity = cluster.identity(LIAR, &[role])?;
         let address = cluster.address(65002);
         let shared = runtime.block_on(async {
             let mut tasks = HashMap::new();
             for (blob, bytes) in blobs {
                 let task = TaskId(blob.digest.parse()?);
                 let tells = match lie {
-                    Lie::NoRight | Lie::Forged | Lie::Silent => own_tells(&identity, task, bytes),
+                    Lie::NoRight | Lie::Forged | Lie::WrongWhole | Lie::Silent => {
+                        own_tells(&identity, task, bytes)
+                    }
                     _ => true_tells(&identity, cluster.seed(), task).await?,
                 };
                 tasks.insert(task, (bytes.clone(), tells));
@@ -109,7 +115,7 @@ impl Liar {
                 id: identity.id().clone(),
                 address,
             },
-            is_seed: false,
+            is_seed,
             upload_slots: 64,
             idc: None,
             location: None,

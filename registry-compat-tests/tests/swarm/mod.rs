@@ -2,11 +2,15 @@
 //! fails. Everything goes over sockets.
 
 mod herds;
+mod hosts;
 mod liar;
+mod lost;
 mod parents;
 mod schedulers;
 mod seeds;
+mod slow;
 mod source;
+mod wrong;
 
 use std::{
     net::SocketAddr,
@@ -21,7 +25,7 @@ use registry_compat_tests::{
     can_run,
     cluster::{Cluster, Member, Plan},
     image::Blob,
-    process::wait_until,
+    process::{Stopwatch, wait_until},
 };
 
 use crate::{
@@ -173,6 +177,24 @@ pub(crate) fn pull_while(
         }
         Ok(())
     })
+}
+
+/// As [`pull_while`]; all of it takes no longer than `limit`.
+///
+/// # Errors
+/// As [`pull_while`], or it takes longer.
+pub(crate) fn pull_within(
+    limit: Duration,
+    proxies: &[SocketAddr],
+    blob: &Blob,
+    act: impl FnOnce(&Taken) -> Result<()>,
+) -> Result<()> {
+    let watch = Stopwatch::start();
+    pull_while(proxies, blob, act)?;
+    let took = watch.elapsed();
+    eprintln!("{} pulls took {took:?}", proxies.len());
+    ensure!(took < limit, "{} pulls took {took:?}", proxies.len());
+    Ok(())
 }
 
 /// As [`pull_while`], with nothing that happens.

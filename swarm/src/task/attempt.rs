@@ -70,14 +70,19 @@ impl Attempt {
         }
         self.id = content.attempt;
         self.held = file.held();
+        self.batches = valid_batches(&file, &content, identity);
+        // Also of pieces that are not held: whoever brings them is measured by that.
+        for batch in self.batches.clone() {
+            for (piece, digest) in &batch.batch.digests {
+                self.covered.insert(*piece);
+                self.know(*piece, *digest);
+            }
+        }
         for piece in self.held.clone().iter() {
             if let Some(digest) = file.digest_of(piece) {
                 self.know(piece, digest);
             }
         }
-        self.batches = valid_batches(&file, &content, identity);
-        let covered = self.batches.iter().flat_map(|batch| &batch.batch.digests);
-        self.covered = covered.map(|(piece, _)| *piece).collect();
         self.content = Some(content);
         self.file = Some(file);
         self.is_unconfirmed = true;

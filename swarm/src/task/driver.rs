@@ -256,6 +256,15 @@ impl Driver {
     }
 
     fn fetched(&mut self, piece: PieceIndex, digest: PieceDigest) {
+        // Whoever signed it had another body: this attempt is nobody's truth.
+        if self
+            .attempt
+            .digest_of(piece)
+            .is_some_and(|signed| signed != digest)
+        {
+            self.ended = Some(Stage::Failed(TaskFailure::Corrupt));
+            return;
+        }
         self.attempt.fetched(piece, digest);
         self.has(piece, Event::Had(piece));
     }

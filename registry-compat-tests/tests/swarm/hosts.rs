@@ -1,0 +1,88 @@
+//! One host of a herd that has no room, whose client leaves, or that is killed and comes back: the
+//! others do not notice, and it gets what it wants.
+
+use anyhow::{Result, ensure};
+use registry_compat_tests::{cluster::Plan, http::Request};
+
+use super::{Herd, Shape, can_herd, parents::PULL_LIMIT, pull, pull_within, source::Source};
+use crate::two_hosts::path;
+
+const SIZE: usize = 32 << 20;
+
+const SHAPE: Shape = Shape {
+    schedulers: &["scheduler"],
+    seeds: &["seed"],
+    hosts: 5,
+};
+
+/// The first host has room for a quarter of the blob.
+fn cramped(number: usize, mut plan: Plan) -> Plan {
+    if number == 0 {
+        plan.swarm = "storage_quota = \"8MiB\"".to_owned();
+    }
+    plan
+}
+
+#[test]
+fn a_host_without_room_streams_through_and_the_others_do_not_notice() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::new("cramped", SIZE)?;
+    let herd = Herd::start_with(source.address(), SHAPE, cramped)?;
+    let pulled = pull(&herd.proxies()?, &source.blob).and_then(|()| {
+        // Its own stream, and the one for all others.
+        source.sent_at_most(2.0)?;
+        ensure!(herd.hosts[0].home.cached()?.is_empty(), "it kept something");
+        Ok(())
+    });
+    herd.told(pulled)
+}
+
+#[test]
+fn a_client_that_leaves_half_way_takes_nothing_from_the_others() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::held_at("leaves", SIZE, SIZE / 2)?;
+    let herd = Herd::start(source.address(), SHAPE)?;
+    let proxies = herd.proxies()?;
+    let pulled = source.pull_while(&proxies[1..], |taken| {
+        let mut client = Request::get(&path(&source.blob)).send(proxies[0])?;
+        client.read_exactly(4 << 20)?;
+        taken.wait_beyond(4 << 20)
+    });
+    let held = pulled.and_then(|()| pull(&proxies[..1], &source.blob));
+    herd.told(held.and_then(|()| source.fetched_once()))
+}
+
+#[test]
+fn a_host_that_is_killed_half_way_and_comes_back_gets_the_rest_from_the_others() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::held_at("comes-back", SIZE, SIZE / 2)?;
+    let mut herd = Herd::start(source.address(), SHAPE)?;
+    let proxies = herd.proxies()?;
+    let mut remains = None;
+    let pulled = std::thread::scope(|scope| {
+        let first = scope.spawn(|| pull(&proxies[..1], &source.blob));
+        let pulled = source.pull_while(&proxies[1..], |taken| {
+            taken.wait_beyond(4 << 20)?;
+            remains = Some(herd.hosts.remove(0).kill()?);
+            Ok(())
+        });
+        // Its client has seen the end of the host.
+        drop(first.join());
+        pulled
+    });
+    let held = pulled.and_then(|()| {
+        if let Some(ended) = remains {
+            herd.hosts.insert(0, ended.start()?);
+            herd.hosts[0].wait_for_sessions(1)?;
+            pull_within(PULL_LIMIT, &herd.proxies()?[..1], &source.blob, |_| Ok(()))?;
+        }
+        source.fetched_once()
+    });
+    herd.told(held)
+}

@@ -1,0 +1,127 @@
+//! A blob that fails its sha256 after it went through the swarm, by the source's fault or by the
+//! fetcher's: no client sees a complete wrong body, no wrong piece survives, and the next attempt
+//! ends right.
+
+use std::net::SocketAddr;
+
+use anyhow::{Result, ensure};
+use bytes::Bytes;
+use registry_compat_tests::{
+    content::{digest_of, noise},
+    fault_registry::{Fault, Times},
+    http::{Ending, Request},
+    image::Blob,
+    process::wait_until,
+};
+
+use super::{
+    HERD_LIMIT, Herd, Shape, can_herd,
+    liar::{Liar, Lie},
+    source::Source,
+};
+use crate::{pull::joined, two_hosts::path};
+
+const SIZE: usize = 8 << 20;
+
+/// The byte that is wrong, in the middle of a piece and not of the last one.
+const WRONG: usize = SIZE / 2 + 77;
+
+const SHAPE: Shape = Shape {
+    schedulers: &["scheduler"],
+    seeds: &["seed-a", "seed-b"],
+    hosts: 4,
+};
+
+/// Each host's client comes again until it has the blob, as a runtime would. Tells how often they
+/// came in vain.
+fn pull_until_right(proxies: &[SocketAddr], blob: &Blob) -> Result<usize> {
+    let path = path(blob);
+    let pull = |proxy: SocketAddr| -> Result<usize> {
+        let mut failed = 0;
+        let mut wrong = None;
+        wait_until("the right bytes", HERD_LIMIT, || {
+            let whole = Request::get(&path).fetch(proxy);
+            let is_whole = |whole: &registry_compat_tests::http::Whole| {
+                whole.status == 200 && whole.ending == Ending::Complete
+            };
+            match whole.ok().filter(is_whole) {
+                Some(whole) if digest_of(&whole.body) == blob.digest => true,
+                Some(whole) => {
+                    wrong = Some(whole.body.len());
+                    true
+                }
+                None => {
+                    failed += 1;
+                    false
+                }
+            }
+        })?;
+        ensure!(wrong.is_none(), "a complete wrong body of {wrong:?} bytes");
+        Ok(failed)
+    };
+    std::thread::scope(|scope| {
+        let pulls: Vec<_> = proxies
+            .iter()
+            .map(|proxy| scope.spawn(move || pull(*proxy)))
+            .collect();
+        pulls.into_iter().map(joined).sum()
+    })
+}
+
+/// After three attempts that failed each host asks for itself. None asks over and over.
+fn asked_within_reason(source: &Source) -> Result<()> {
+    let (fetches, max) = (
+        source.fetches().len(),
+        2 * (SHAPE.hosts + SHAPE.seeds.len()),
+    );
+    eprintln!("the registry was asked {fetches} times");
+    ensure!(fetches <= max, "the registry was asked {fetches} times");
+    Ok(())
+}
+
+#[test]
+fn what_the_source_gives_wrong_once_nobody_ever_has_whole() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let fault = Fault::WrongByte(WRONG);
+    let source = Source::failing("wrong-source", SIZE, Times::First(1), fault)?;
+    let herd = Herd::start(source.address(), SHAPE)?;
+    let pulled = pull_until_right(&herd.proxies()?, &source.blob).and_then(|failed| {
+        eprintln!("{failed} pulls in vain");
+        ensure!(0 < failed, "nobody saw the wrong attempt");
+        // Whoever signed what its source told it may be blamed, and nobody else.
+        let log = herd.schedulers[0].darter.log()?;
+        let mut bans = log.lines().filter(|line| line.contains("banned"));
+        let is_seed = |line: &str| line.contains("\"host\":\"seed-");
+        ensure!(bans.all(is_seed), "a host was banned:\n{log}");
+        asked_within_reason(&source)
+    });
+    herd.told(pulled)
+}
+
+#[test]
+fn a_seed_that_signs_wrong_pieces_is_banned_once_a_right_attempt_holds() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::new("wrong-seed", SIZE)?;
+    let herd = Herd::start(source.address(), SHAPE)?;
+    let mut bytes = noise("wrong-seed", SIZE)?;
+    bytes[WRONG] ^= 0xff;
+    let blobs = [(source.blob.clone(), Bytes::from(bytes))];
+    let _liar = Liar::start(&herd.cluster, Lie::WrongWhole, &blobs)?;
+    let scheduler = &herd.schedulers[0].darter;
+    let banned = || {
+        scheduler
+            .metric("darter_scheduler_banned_total")
+            .unwrap_or(-1.0)
+    };
+    let pulled = pull_until_right(&herd.proxies()?, &source.blob).and_then(|failed| {
+        eprintln!("{failed} pulls in vain");
+        ensure!(0 < failed, "nobody saw the wrong attempt");
+        wait_until("the ban", HERD_LIMIT, || banned() == 1.0)?;
+        asked_within_reason(&source)
+    });
+    herd.told(pulled)
+}
