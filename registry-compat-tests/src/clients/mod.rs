@@ -68,6 +68,16 @@ pub struct Visit<'a> {
     pub room: &'a Room,
     pub image: &'a Image,
     pub naming: &'a Naming,
+    pub reference: Reference,
+}
+
+/// How a client names the one image of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference {
+    /// By the tag that it was pushed with.
+    Tag,
+    /// By the digest of its index, without any tag.
+    Digest,
 }
 
 // === impl Client ===
@@ -97,7 +107,7 @@ impl Client {
             Self::Skopeo => containers_image::skopeo(visit),
             Self::Buildah => containers_image::buildah(visit),
         }
-        .with_context(|| format!("{self:?} of {:?}", visit.naming))
+        .with_context(|| format!("{self:?} of {:?} by {:?}", visit.naming, visit.reference))
     }
 }
 
@@ -107,16 +117,25 @@ impl Visit<'_> {
     /// The name of the image for a client whose mirror stands for Docker Hub.
     fn hub_name(&self) -> String {
         match self.naming {
-            Naming::Mirror(names) => format!("{}:latest", names.hub),
-            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+            Naming::Mirror(names) => self.referred(&names.hub),
+            Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
 
     /// The name of the image for a client that can mirror any registry.
     fn registry_name(&self) -> String {
         match self.naming {
-            Naming::Mirror(names) => format!("{}/{}:latest", names.registry, names.repository),
-            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+            Naming::Mirror(names) => {
+                self.referred(&format!("{}/{}", names.registry, names.repository))
+            }
+            Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+        }
+    }
+
+    fn referred(&self, repository: &str) -> String {
+        match self.reference {
+            Reference::Tag => format!("{repository}:latest"),
+            Reference::Digest => format!("{repository}@{}", self.image.index.digest),
         }
     }
 
