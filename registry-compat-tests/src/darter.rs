@@ -109,14 +109,22 @@ impl Darter {
         self.listener("proxy")
     }
 
+    /// All that it counts, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
+        Ok(told.text())
+    }
+
     /// A number that it counts, summed over the labels; `name` may go on with the first of them,
     /// as in `name{label="value"`.
     ///
     /// # Errors
     /// It does not answer, or counts nothing of that name.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
-        let text = told.text();
+        let text = self.metrics()?;
         let is_it = |line: &&str| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' ', ',', '}']))

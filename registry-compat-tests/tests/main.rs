@@ -1,6 +1,7 @@
 //! Real clients and registries against the real binary, one module per theme.
 
 mod conformance;
+mod counted;
 mod direct;
 mod faults;
 mod herd;
