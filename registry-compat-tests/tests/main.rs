@@ -15,4 +15,5 @@ mod refused;
 mod sealed;
 mod stage;
 mod swarm;
+mod two_clients;
 mod two_hosts;

@@ -4,7 +4,11 @@
 //! A driver begins with an empty store each time and knows nothing of Darter: whoever answers on
 //! `localhost:65001` is what the client is told to use.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -78,6 +82,14 @@ pub enum Reference {
     Tag,
     /// By the digest of its index, without any tag.
     Digest,
+}
+
+/// All of an image, copied by a client that needs no room: `name` begins with the mirror's address.
+///
+/// # Errors
+/// The copy fails, with the client's own output, or a byte differs.
+pub fn copy(name: &str, image: &Image, directory: &Path) -> Result<()> {
+    containers_image::copy_without_configuration(name, image, directory)
 }
 
 // === impl Client ===
