@@ -224,6 +224,20 @@ impl Home {
         command
     }
 
+    /// What `darter setup` prints for `runtime` in a room: where its file goes, and the file.
+    ///
+    /// # Errors
+    /// The command fails, or tells no place.
+    pub fn setup(&self, room: &Room, runtime: &str) -> Result<(String, String)> {
+        let mut command = room.client(&self.binary());
+        let printed = command.args(["setup", runtime, "--dry-run"]).output()?;
+        let note = String::from_utf8(printed.stderr)?;
+        anyhow::ensure!(printed.status.success(), "setup {runtime}: {note}");
+        let path = note.lines().find_map(|line| line.strip_prefix("# /"));
+        let path = path.with_context(|| format!("no place is told: {note}"))?;
+        Ok((format!("/{path}"), String::from_utf8(printed.stdout)?))
+    }
+
     /// What the node that runs here keeps, by its own word.
     ///
     /// # Errors

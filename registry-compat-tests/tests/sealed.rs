@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result};
 use registry_compat_tests::{
     can_run,
-    clients::{Client, Mirrored, Naming, Reference, Visit},
+    clients::{Client, Mirrored, Naming, PrintedFile, Reference, Visit},
     darter::{Darter, Home},
 };
 
@@ -103,4 +103,33 @@ fn every_client_pulls_an_explicit_name_through_darter() -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What is printed is the whole configuration of the client but for its storage.
+#[test]
+fn a_client_pulls_through_darter_with_no_more_than_the_file_that_setup_prints() -> Result<()> {
+    if !can_run(&PROGRAMS)? {
+        return Ok(());
+    }
+    let stage = Stage::sealed()?;
+    let home = Home::new()?;
+    let darter = Darter::in_room(&stage.room, &home)?;
+    for (runtime, client) in [
+        ("docker", Client::Dockerd),
+        ("containerd", Client::Ctr),
+        ("podman", Client::Podman),
+    ] {
+        let (path, text) = home.setup(&stage.room, runtime)?;
+        let hub = "sealed".to_owned();
+        let visit = Visit {
+            room: &stage.room,
+            image: &stage.golden.image,
+            naming: &Naming::Printed(PrintedFile { hub, path, text }),
+            reference: Reference::Tag,
+        };
+        let pulled = client.pull(&visit);
+        pulled.with_context(|| darter.log().unwrap_or_default())?;
+    }
+    stage.registry.asked_only_by("darter/")?;
+    darter.stop()
 }

@@ -117,19 +117,22 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
         "/etc/containers/policy.json",
         "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n",
     )?;
-    let registries = match visit.naming {
-        Naming::Mirror(names) => format!(
-            "[[registry]]\nlocation = \"{}\"\ninsecure = true\n[[registry.mirror]]\n\
-             location = \"{}\"\ninsecure = true\n",
-            names.registry, names.location
-        ),
-        Naming::Explicit(_) => {
-            format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n")
-        }
-    };
-    visit
-        .room
-        .write("/etc/containers/registries.conf", &registries)?;
+    let own = "/etc/containers/registries.conf";
+    match visit.naming {
+        Naming::Mirror(names) => visit.room.write(
+            own,
+            &format!(
+                "[[registry]]\nlocation = \"{}\"\ninsecure = true\n[[registry.mirror]]\n\
+                 location = \"{}\"\ninsecure = true\n",
+                names.registry, names.location
+            ),
+        )?,
+        Naming::Explicit(_) => visit.room.write(
+            own,
+            &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
+        )?,
+        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+    }
     Ok(visit.registry_name())
 }
 

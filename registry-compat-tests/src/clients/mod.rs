@@ -52,6 +52,17 @@ pub enum Naming {
     Mirror(Mirrored),
     /// `localhost:65001/<this>`, without any configuration.
     Explicit(String),
+    /// The image's name at Docker Hub, by the file that a command has printed for the client.
+    Printed(PrintedFile),
+}
+
+/// A whole configuration file, as it was printed and where it was told to go.
+#[derive(Debug, Clone)]
+pub struct PrintedFile {
+    /// The repository at Docker Hub, without `library/`.
+    pub hub: String,
+    pub path: String,
+    pub text: String,
 }
 
 /// An image's own names, and how the path form names its registry at the mirror.
@@ -130,6 +141,7 @@ impl Visit<'_> {
     fn hub_name(&self) -> String {
         match self.naming {
             Naming::Mirror(names) => self.referred(&names.hub),
+            Naming::Printed(file) => self.referred(&file.hub),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
@@ -140,6 +152,7 @@ impl Visit<'_> {
             Naming::Mirror(names) => {
                 self.referred(&format!("{}/{}", names.registry, names.repository))
             }
+            Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
