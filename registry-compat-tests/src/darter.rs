@@ -70,7 +70,11 @@ impl Darter {
         Self::start(command, home)
     }
 
-    fn start(command: Command, home: &Home) -> Result<Self> {
+    /// What runs the binary of `home` in whatever way.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start(command: Command, home: &Home) -> Result<Self> {
         let log = home.path().join("log");
         // What an earlier process said must not be taken for this one's word.
         fs::write(&log, "")?;
@@ -138,13 +142,23 @@ impl Darter {
         Ok(numbers.iter().sum())
     }
 
-    fn listener(&self, name: &str) -> Result<SocketAddr> {
+    /// Every address of a listener, as it was told.
+    ///
+    /// # Errors
+    /// It has told nothing of such a listener.
+    pub fn listeners(&self, name: &str) -> Result<Vec<SocketAddr>> {
         let log = self.log()?;
         let word = format!("\"listener\":\"{name}\",\"addresses\":\"[");
         let told = log.split(&word).nth(1);
-        let address = told.and_then(|told| told.split([',', ']']).next());
-        let address = address.with_context(|| format!("no {name} was told of"))?;
-        Ok(address.parse()?)
+        let told = told.and_then(|told| told.split("]\"").next());
+        let told = told.with_context(|| format!("no {name} was told of"))?;
+        let addresses = told.split(", ").map(|address| Ok(address.parse()?));
+        addresses.collect()
+    }
+
+    fn listener(&self, name: &str) -> Result<SocketAddr> {
+        let first = self.listeners(name)?.into_iter().next();
+        first.with_context(|| format!("{name} has no address"))
     }
 
     /// Sends a signal, such as `STOP` and `CONT`.
@@ -257,7 +271,9 @@ impl Home {
             .collect()
     }
 
-    fn binary(&self) -> String {
+    /// Where the binary lies.
+    #[must_use]
+    pub fn binary(&self) -> String {
         self.path().join("darter").display().to_string()
     }
 }

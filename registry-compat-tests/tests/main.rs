@@ -14,6 +14,7 @@ mod raw;
 mod refused;
 mod sealed;
 mod stage;
+mod start;
 mod swarm;
 mod two_clients;
 mod two_hosts;
