@@ -78,7 +78,11 @@ impl Darter {
         Self::start(command, home)
     }
 
-    fn start(command: Command, home: &Home) -> Result<Self> {
+    /// What runs the binary of `home` in whatever way.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn start(command: Command, home: &Home) -> Result<Self> {
         let log = home.path().join("log");
         // What an earlier process said must not be taken for this one's word.
         fs::write(&log, "")?;
@@ -117,14 +121,22 @@ impl Darter {
         self.listener("proxy")
     }
 
+    /// All that it counts, in the text format of Prometheus.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
+        Ok(told.text())
+    }
+
     /// A number that it counts, summed over the labels; `name` may go on with the first of them,
     /// as in `name{label="value"`.
     ///
     /// # Errors
     /// It does not answer, or counts nothing of that name.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
-        let text = told.text();
+        let text = self.metrics()?;
         let is_it = |line: &&str| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' ', ',', '}']))
@@ -138,13 +150,23 @@ impl Darter {
         Ok(numbers.iter().sum())
     }
 
-    fn listener(&self, name: &str) -> Result<SocketAddr> {
+    /// Every address of a listener, as it was told.
+    ///
+    /// # Errors
+    /// It has told nothing of such a listener.
+    pub fn listeners(&self, name: &str) -> Result<Vec<SocketAddr>> {
         let log = self.log()?;
         let word = format!("\"listener\":\"{name}\",\"addresses\":\"[");
         let told = log.split(&word).nth(1);
-        let address = told.and_then(|told| told.split([',', ']']).next());
-        let address = address.with_context(|| format!("no {name} was told of"))?;
-        Ok(address.parse()?)
+        let told = told.and_then(|told| told.split("]\"").next());
+        let told = told.with_context(|| format!("no {name} was told of"))?;
+        let addresses = told.split(", ").map(|address| Ok(address.parse()?));
+        addresses.collect()
+    }
+
+    fn listener(&self, name: &str) -> Result<SocketAddr> {
+        let first = self.listeners(name)?.into_iter().next();
+        first.with_context(|| format!("{name} has no address"))
     }
 
     /// Sends a signal, such as `STOP` and `CONT`.
@@ -224,6 +246,20 @@ impl Home {
         command
     }
 
+    /// What `darter setup` prints for `runtime` in a room: where its file goes, and the file.
+    ///
+    /// # Errors
+    /// The command fails, or tells no place.
+    pub fn setup(&self, room: &Room, runtime: &str) -> Result<(String, String)> {
+        let mut command = room.client(&self.binary());
+        let printed = command.args(["setup", runtime, "--dry-run"]).output()?;
+        let note = String::from_utf8(printed.stderr)?;
+        anyhow::ensure!(printed.status.success(), "setup {runtime}: {note}");
+        let path = note.lines().find_map(|line| line.strip_prefix("# /"));
+        let path = path.with_context(|| format!("no place is told: {note}"))?;
+        Ok((format!("/{path}"), String::from_utf8(printed.stdout)?))
+    }
+
     /// What the node that runs here keeps, by its own word.
     ///
     /// # Errors
@@ -243,7 +279,9 @@ impl Home {
             .collect()
     }
 
-    fn binary(&self) -> String {
+    /// Where the binary lies.
+    #[must_use]
+    pub fn binary(&self) -> String {
         self.path().join("darter").display().to_string()
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use registry_compat_tests::{
     can_run,
-    clients::{Client, Mirrored, Naming, Visit},
+    clients::{Client, Mirrored, Naming, Reference, Visit},
     namespace::{DARTER_UID, REGISTRY},
     process,
 };
@@ -32,6 +32,7 @@ fn pulls(client: Client, naming: &Naming, agent: &str) -> Result<()> {
         room: &stage.room,
         image: &stage.golden.image,
         naming,
+        reference: Reference::Tag,
     })?;
     stage.registry.asked_only_by(agent)
 }

@@ -9,31 +9,108 @@ use registry_compat_tests::{
     can_run,
     content::digest_of,
     darter::{Darter, Home},
+    fault_registry::{Fault, FaultRegistry, On, Times, Trickle},
     http::{Ending, Request},
-    image::{Blob, Image},
-    registry::Registry,
+    image::{INDEX_TYPE, Image, MANIFEST_TYPE},
+    process::wait_until,
 };
 
-use crate::{herd::alone, stage::workspace};
+use crate::{herd::alone, pull::joined, stage::workspace};
 
 /// Kills, in all; each is a moment of its own.
 const KILLS: u64 = 200;
 
-/// A store lives through so many kills before an empty one takes its place.
-const KILLS_PER_STORE: u64 = 4;
+/// A store lives through so many kills, each in the pulls that go on where the last one cut them,
+/// before all of it is pulled whole and an empty one takes its place.
+const KILLS_PER_STORE: u64 = 2;
 
-/// The latest moment of a kill after the pull began; a small image is whole by then.
-const MOMENT_MS_MAX: u64 = 60;
+/// The latest moment of a kill after the registry has begun to send. The biggest layer takes longer.
+const MOMENT_MS_MAX: u64 = 200;
+
+/// The longest that a host may take from its start to its first bytes from the registry.
+const BEGIN_LIMIT: Duration = Duration::from_secs(20);
+
+/// How bodies come while a host is about to be killed: the biggest layer takes a quarter of a second
+/// at least, and a manifest comes at once.
+const PACE: Trickle = Trickle {
+    first_after: Duration::ZERO,
+    step: 32 << 10,
+    every: Duration::from_millis(4),
+    steps: 1 << 10,
+};
+
+/// All of an image: what a client asks for, and the digest of what it must get.
+struct Wanted {
+    path: String,
+    digest: String,
+}
+
+/// The registry with an image, whose answers can be slowed.
+struct Source {
+    registry: FaultRegistry,
+    wanted: Vec<Wanted>,
+}
+
+// === impl Source ===
+
+impl Source {
+    /// Has `image`: its blobs, its manifests by digest, and its index by tag.
+    fn of(image: &Image) -> Result<Self> {
+        let registry = FaultRegistry::start()?;
+        let mut wanted = Vec::new();
+        let mut want = |kind: &str, reference: &str, digest: &str| {
+            wanted.push(Wanted {
+                path: format!("/v2/team/small/{kind}/{reference}?ns=registry.test"),
+                digest: digest.to_owned(),
+            });
+        };
+        for blob in image.blobs() {
+            registry.put_blob(&blob.digest, image.bytes(&blob.digest)?);
+            want("blobs", &blob.digest, &blob.digest);
+        }
+        for platform in &image.platforms {
+            let digest = &platform.manifest.digest;
+            registry.put_manifest(digest, MANIFEST_TYPE, image.bytes(digest)?);
+            want("manifests", digest, digest);
+        }
+        let index = &image.index.digest;
+        registry.put_manifest("latest", INDEX_TYPE, image.bytes(index)?);
+        want("manifests", "latest", index);
+        Ok(Self { registry, wanted })
+    }
+
+    fn slow_down(&self) {
+        let always = Times::Always;
+        self.registry
+            .fail(On::Get, "", always, Fault::Trickles(PACE));
+    }
+
+    fn hurry(&self) {
+        self.registry.heal("");
+    }
+
+    /// How many bodies it has begun to send.
+    fn begun(&self) -> usize {
+        let asked = self.registry.asked("");
+        asked.iter().filter(|asked| 0 < asked.sent).count()
+    }
+
+    /// Whether a body has begun to come and not ended.
+    fn is_in_a_body(&self) -> bool {
+        let asked = self.registry.asked("");
+        let mut asked = asked.iter();
+        asked.any(|asked| 0 < asked.sent && asked.ended.is_none())
+    }
+}
 
 /// Whatever comes of a pull that is cut is fine, but for a complete body of wrong bytes.
-fn pull(proxy: SocketAddr, blob: &Blob) -> Result<bool> {
-    let path = format!("/v2/team/small/blobs/{}?ns=registry.test", blob.digest);
-    match Request::get(&path).fetch(proxy) {
+fn pull(proxy: SocketAddr, wanted: &Wanted) -> Result<bool> {
+    match Request::get(&wanted.path).fetch(proxy) {
         Ok(whole) if whole.status == 200 && whole.ending == Ending::Complete => {
             ensure!(
-                digest_of(&whole.body) == blob.digest,
+                digest_of(&whole.body) == wanted.digest,
                 "wrong bytes of {}",
-                blob.digest
+                wanted.path
             );
             Ok(true)
         }
@@ -41,49 +118,62 @@ fn pull(proxy: SocketAddr, blob: &Blob) -> Result<bool> {
     }
 }
 
+/// Starts a host, lets it pull everything, and kills it at the moment of this seed. Tells whether
+/// bodies were under way then.
+fn killed_in_pulls(seed: u64, source: &Source, (config, home): (&str, &Home)) -> Result<bool> {
+    let mut random = StdRng::seed_from_u64(seed);
+    let moment = Duration::from_millis(random.random_range(0..MOMENT_MS_MAX));
+    let darter = Darter::run(config, home)?;
+    let (proxy, before) = (darter.proxy()?, source.begun());
+    thread::scope(|scope| {
+        let pulls: Vec<_> = source
+            .wanted
+            .iter()
+            .map(|wanted| scope.spawn(move || pull(proxy, wanted)))
+            .collect();
+        // A host that has just started takes a while to ask: it would be killed before anything.
+        let begins = wait_until("a body begins", BEGIN_LIMIT, || before < source.begun());
+        thread::park_timeout(moment);
+        let is_in_a_body = source.is_in_a_body();
+        darter.kill()?;
+        let ends: Vec<_> = pulls.into_iter().map(joined).collect();
+        begins?;
+        ends.into_iter().collect::<Result<Vec<_>>>()?;
+        Ok(is_in_a_body)
+    })
+}
+
 #[test]
 fn whenever_it_is_killed_it_serves_right_bytes_after_the_restart() -> Result<()> {
-    if !can_run(&["docker-registry", "setpriv"])? {
+    if !can_run(&["setpriv"])? {
         return Ok(());
     }
     let directory = workspace()?;
-    let image = Image::small(&directory.path().join("image"), "kill")?;
-    let registry = Registry::start(&directory.path().join("registry"))?;
-    registry.push(&image, "team/small")?;
-    let blobs = image.blobs();
-    let mut home = Home::new()?;
-    for seed in 0..KILLS {
-        if seed % KILLS_PER_STORE == 0 {
-            home = Home::new()?;
+    let source = Source::of(&Image::small(&directory.path().join("image"), "kill")?)?;
+    let mut in_a_body = 0;
+    for first in (0..KILLS).step_by(KILLS_PER_STORE as usize) {
+        let home = Home::new()?;
+        let config = alone(&home, source.registry.address());
+        source.slow_down();
+        for seed in first..first + KILLS_PER_STORE {
+            let was_in_a_body = killed_in_pulls(seed, &source, (&config, &home))
+                .with_context(|| format!("seed {seed}"))?;
+            in_a_body += u64::from(was_in_a_body);
         }
-        let config = alone(&home, registry.address());
-        let mut random = StdRng::seed_from_u64(seed);
-        let moment = Duration::from_millis(random.random_range(0..MOMENT_MS_MAX));
+        source.hurry();
         let darter = Darter::run(&config, &home)?;
         let proxy = darter.proxy()?;
-        thread::scope(|scope| {
-            let pulls: Vec<_> = blobs
-                .iter()
-                .map(|blob| scope.spawn(move || pull(proxy, blob)))
-                .collect();
-            thread::park_timeout(moment);
-            darter.kill()?;
-            pulls
-                .into_iter()
-                .try_for_each(|pull| pull.join().ok().context("a pull panicked")?.map(drop))
-        })
-        .with_context(|| format!("seed {seed}"))?;
-        let darter = Darter::run(&config, &home)?;
-        let proxy = darter.proxy()?;
-        for blob in &blobs {
+        for wanted in &source.wanted {
             ensure!(
-                pull(proxy, blob)?,
-                "seed {seed}: {} does not come\n{}",
-                blob.digest,
+                pull(proxy, wanted)?,
+                "after seed {first} and the next: {} does not come\n{}",
+                wanted.path,
                 darter.log()?
             );
         }
         darter.kill()?;
     }
+    eprintln!("{in_a_body} of {KILLS} kills were in the middle of a body");
+    ensure!(KILLS / 2 <= in_a_body, "only {in_a_body} of {KILLS}");
     Ok(())
 }

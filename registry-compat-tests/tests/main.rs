@@ -1,6 +1,7 @@
 //! Real clients and registries against the real binary, one module per theme.
 
 mod conformance;
+mod counted;
 mod direct;
 mod faults;
 mod herd;
@@ -14,5 +15,7 @@ mod refused;
 mod sealed;
 mod stage;
 mod star;
+mod start;
 mod swarm;
+mod two_clients;
 mod two_hosts;

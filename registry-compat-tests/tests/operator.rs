@@ -8,6 +8,7 @@ use protocol::Role;
 use registry_compat_tests::{
     can_run,
     cluster::{Cluster, Member},
+    content::{digest_of, noise},
     darter::{Darter, Home},
     fault_registry::{FaultRegistry, Guard},
     image::{Blob, Image, MANIFEST_TYPE},
@@ -316,5 +317,48 @@ fn a_private_image_is_not_preheated_and_the_reason_is_told() -> Result<()> {
     let unread = process::run(home.operate(&["preheat", IMAGE]), COMMAND_LIMIT)?;
     let reason = "neither an index nor a manifest";
     ensure!(unread.output.contains(reason), "{}", unread.output);
+    Ok(())
+}
+
+#[test]
+fn a_content_that_is_removed_is_gone_and_can_be_had_again() -> Result<()> {
+    if !can_run(&["setpriv"])? {
+        return Ok(());
+    }
+    let (kept, removed) = (noise("kept", 300 << 10)?, noise("removed", 300 << 10)?);
+    let digests = [digest_of(&kept), digest_of(&removed)];
+    let registry = FaultRegistry::start()?;
+    registry.put_blob(&digests[0], kept);
+    registry.put_blob(&digests[1], removed);
+    let home = Home::new()?;
+    let node = Darter::run(&alone(&home, registry.address()), &home)?;
+    let pull = |digest: &str| {
+        let path = format!("/v2/team/image/blobs/{digest}?ns=registry.test");
+        let given = digest_through(node.proxy()?, &path)?;
+        ensure!(given == digest, "wrong bytes: {given}");
+        Ok(())
+    };
+    let is_cached = |digest: &str| {
+        let cached = home.cached()?;
+        Ok::<_, anyhow::Error>(cached.iter().any(|entry| entry.digest == digest))
+    };
+    for digest in &digests {
+        pull(digest)?;
+        ensure!(is_cached(digest)?, "{digest} is not kept");
+    }
+    let [kept, removed] = &digests;
+    let remove = || process::run(home.operate(&["cache", "rm", removed]), COMMAND_LIMIT);
+    remove()?.success()?;
+    ensure!(is_cached(kept)? && !is_cached(removed)?);
+    let again = remove()?;
+    ensure!(!again.status.success(), "{}", again.output);
+    for digest in &digests {
+        pull(digest)?;
+    }
+    let asked = digests.each_ref().map(|digest| {
+        let asked = registry.asked(digest);
+        asked.iter().filter(|asked| asked.method == "GET").count()
+    });
+    ensure!(asked == [1, 2], "the registry was asked {asked:?} times");
     Ok(())
 }

@@ -1,14 +1,18 @@
 //! Every client through Darter, in a room where only Darter can reach the registry: cold, and
-//! again, with an empty store of its own, when the registry is gone.
+//! again, with an empty store of its own, when the registry is gone and Darter has been started
+//! anew.
 
 use anyhow::{Context as _, Result};
 use registry_compat_tests::{
     can_run,
-    clients::{Client, Mirrored, Naming, Visit},
+    clients::{Client, Mirrored, Naming, PrintedFile, Reference, Visit},
     darter::{Darter, Home},
 };
 
 use crate::stage::{PROGRAMS, Stage};
+
+/// A tag that was revalidated before, and what it stood for.
+const BOTH: [Reference; 2] = [Reference::Tag, Reference::Digest];
 
 /// The image by its own names, each client's mirror being Darter. The library of podman, skopeo
 /// and buildah takes no port inside a path, so there the registry has a second name without one.
@@ -22,6 +26,11 @@ fn mirrored() -> Naming {
 }
 
 fn pulls(client: Client, naming: &Naming) -> Result<()> {
+    pulls_again_by(client, naming, &[Reference::Tag])
+}
+
+/// Pulls by tag, and once the registry is gone and Darter has restarted by each of `references`.
+fn pulls_again_by(client: Client, naming: &Naming, references: &[Reference]) -> Result<()> {
     if !can_run(&PROGRAMS)? {
         return Ok(());
     }
@@ -32,14 +41,20 @@ fn pulls(client: Client, naming: &Naming) -> Result<()> {
         room: &stage.room,
         image: &stage.golden.image,
         naming,
+        reference: Reference::Tag,
     };
     let told = |darter: &Darter| darter.log().unwrap_or_default();
     client.pull(&visit).with_context(|| told(&darter))?;
     stage.registry.asked_only_by("darter/")?;
     stage.registry.stop()?;
-    client
-        .pull(&visit)
-        .with_context(|| format!("upstream gone\n{}", told(&darter)))?;
+    darter.stop()?;
+    let darter = Darter::in_room(&stage.room, &home)?;
+    for &reference in references {
+        let visit = Visit { reference, ..visit };
+        client
+            .pull(&visit)
+            .with_context(|| format!("upstream gone\n{}", told(&darter)))?;
+    }
     darter.stop()
 }
 
@@ -55,7 +70,7 @@ fn buildkit_builds_through_darter_also_when_the_registry_is_gone() -> Result<()>
 
 #[test]
 fn ctr_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
-    pulls(Client::Ctr, &mirrored())
+    pulls_again_by(Client::Ctr, &mirrored(), &BOTH)
 }
 
 #[test]
@@ -65,7 +80,7 @@ fn cri_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
 
 #[test]
 fn podman_pulls_through_darter_also_when_the_registry_is_gone() -> Result<()> {
-    pulls(Client::Podman, &mirrored())
+    pulls_again_by(Client::Podman, &mirrored(), &BOTH)
 }
 
 #[test]
@@ -88,4 +103,33 @@ fn every_client_pulls_an_explicit_name_through_darter() -> Result<()> {
         )?;
     }
     Ok(())
+}
+
+/// What is printed is the whole configuration of the client but for its storage.
+#[test]
+fn a_client_pulls_through_darter_with_no_more_than_the_file_that_setup_prints() -> Result<()> {
+    if !can_run(&PROGRAMS)? {
+        return Ok(());
+    }
+    let stage = Stage::sealed()?;
+    let home = Home::new()?;
+    let darter = Darter::in_room(&stage.room, &home)?;
+    for (runtime, client) in [
+        ("docker", Client::Dockerd),
+        ("containerd", Client::Ctr),
+        ("podman", Client::Podman),
+    ] {
+        let (path, text) = home.setup(&stage.room, runtime)?;
+        let hub = "sealed".to_owned();
+        let visit = Visit {
+            room: &stage.room,
+            image: &stage.golden.image,
+            naming: &Naming::Printed(PrintedFile { hub, path, text }),
+            reference: Reference::Tag,
+        };
+        let pulled = client.pull(&visit);
+        pulled.with_context(|| darter.log().unwrap_or_default())?;
+    }
+    stage.registry.asked_only_by("darter/")?;
+    darter.stop()
 }

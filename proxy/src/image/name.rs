@@ -77,6 +77,8 @@ impl fmt::Display for ImageName {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::{prop_assert_eq, proptest};
+
     use super::*;
 
     #[track_caller]
@@ -110,6 +112,27 @@ mod tests {
             "http://a/b",
         ] {
             check(bad, "refused");
+        }
+    }
+
+    proptest! {
+        /// Whatever is typed is read or refused; what is read is shown as a name that means the same.
+        #[test]
+        fn what_is_read_is_shown_as_what_is_read_again(text in "[a-z0-9./:-]{1,12}|[a-zA-Z0-9./:@_-]{0,40}|\\PC{0,20}") {
+            if let Ok(name) = text.parse::<ImageName>() {
+                prop_assert_eq!(name.to_string().parse::<ImageName>().ok(), Some(name));
+            }
+        }
+
+        #[test]
+        fn a_name_in_full_is_shown_as_it_is(
+            registry in "[a-z]{1,8}\\.[a-z]{2,5}(:[1-9][0-9]{0,3})?",
+            repository in "[a-z0-9]{1,8}([._-][a-z0-9]{1,8})?(/[a-z0-9]{1,8}){0,3}",
+            reference in ":[a-zA-Z0-9_][a-zA-Z0-9._-]{0,20}|@sha256:[0-9a-f]{64}",
+        ) {
+            let text = format!("{registry}/{repository}{reference}");
+            let shown = text.parse::<ImageName>().map(|name| name.to_string());
+            prop_assert_eq!(shown.ok(), Some(text));
         }
     }
 }

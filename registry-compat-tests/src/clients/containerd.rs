@@ -26,7 +26,7 @@ pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
         "--snapshotter",
         "native",
     ]);
-    if matches!(visit.naming, Naming::Mirror(_)) {
+    if !matches!(visit.naming, Naming::Explicit(_)) {
         pull.args(["--hosts-dir", HOSTS]);
     }
     pull.arg(visit.registry_name());
@@ -57,15 +57,17 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
              snapshotter = \"native\"\n"
         ),
     )?;
-    if let Naming::Mirror(names) = visit.naming {
-        visit.room.write(
+    match visit.naming {
+        Naming::Mirror(names) => visit.room.write(
             &format!("{HOSTS}/{}/hosts.toml", names.registry),
             &format!(
                 "server = \"http://{}\"\n[host.\"http://{MIRROR}\"]\n\
                  capabilities = [\"pull\", \"resolve\"]\n",
                 names.registry
             ),
-        )?;
+        )?,
+        Naming::Explicit(_) => {}
+        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
     }
     let mut command = visit.room.client("containerd");
     command.args(["--config", "/etc/containerd/config.toml"]);

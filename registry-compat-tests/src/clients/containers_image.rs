@@ -1,11 +1,11 @@
 //! podman, skopeo and buildah: one library, one `registries.conf`, three commands.
 
-use std::fs;
+use std::{fs, path::Path};
 
 use anyhow::{Context as _, Result, ensure};
 
 use super::{MIRROR, Naming, PULL_LIMIT, Visit, archive};
-use crate::process;
+use crate::{image::Image, process};
 
 /// Options of podman and buildah that need neither overlay nor a user session.
 const STORAGE: [&str; 2] = ["--storage-driver", "vfs"];
@@ -58,9 +58,31 @@ pub(super) fn skopeo(visit: &Visit<'_>) -> Result<()> {
         "dir:/var/tmp/copied",
     ]);
     process::check(copy, PULL_LIMIT)?;
-    let mut expected = vec![("manifest.json".to_owned(), &visit.image.index.digest)];
-    let blobs = visit.image.blobs();
-    for platform in &visit.image.platforms {
+    compare_copy(visit.image, &directory)?;
+    visit.empty_directory("/var/tmp/copied")?;
+    Ok(())
+}
+
+/// `skopeo copy --all` of `name` into `directory`, beside the test and without any configuration.
+pub(super) fn copy_without_configuration(
+    name: &str,
+    image: &Image,
+    directory: &Path,
+) -> Result<()> {
+    let mut copy = process::command("skopeo");
+    copy.args(["--insecure-policy", "copy", "--all", "--quiet"])
+        .arg("--src-tls-verify=false")
+        .arg(format!("docker://{name}"))
+        .arg(format!("dir:{}", directory.display()));
+    process::check(copy, PULL_LIMIT)?;
+    compare_copy(image, directory)
+}
+
+/// Checks that skopeo's `dir:` at `directory` has all of `image` as it was sent.
+fn compare_copy(image: &Image, directory: &Path) -> Result<()> {
+    let mut expected = vec![("manifest.json".to_owned(), &image.index.digest)];
+    let blobs = image.blobs();
+    for platform in &image.platforms {
         let digest = &platform.manifest.digest;
         expected.push((format!("{}.manifest.json", hex_of(digest)?), digest));
     }
@@ -69,9 +91,8 @@ pub(super) fn skopeo(visit: &Visit<'_>) -> Result<()> {
     }
     for (name, digest) in expected {
         let held = fs::read(directory.join(&name)).with_context(|| format!("no {name}"))?;
-        ensure!(held == visit.image.bytes(digest)?, "{digest} differs");
+        ensure!(held == image.bytes(digest)?, "{digest} differs");
     }
-    visit.empty_directory("/var/tmp/copied")?;
     Ok(())
 }
 
@@ -96,19 +117,22 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
         "/etc/containers/policy.json",
         "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n",
     )?;
-    let registries = match visit.naming {
-        Naming::Mirror(names) => format!(
-            "[[registry]]\nlocation = \"{}\"\ninsecure = true\n[[registry.mirror]]\n\
-             location = \"{}\"\ninsecure = true\n",
-            names.registry, names.location
-        ),
-        Naming::Explicit(_) => {
-            format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n")
-        }
-    };
-    visit
-        .room
-        .write("/etc/containers/registries.conf", &registries)?;
+    let own = "/etc/containers/registries.conf";
+    match visit.naming {
+        Naming::Mirror(names) => visit.room.write(
+            own,
+            &format!(
+                "[[registry]]\nlocation = \"{}\"\ninsecure = true\n[[registry.mirror]]\n\
+                 location = \"{}\"\ninsecure = true\n",
+                names.registry, names.location
+            ),
+        )?,
+        Naming::Explicit(_) => visit.room.write(
+            own,
+            &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
+        )?,
+        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+    }
     Ok(visit.registry_name())
 }
 

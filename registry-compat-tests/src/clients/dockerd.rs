@@ -51,16 +51,17 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
     visit.empty_directory("/var/lib/docker")?;
     visit.empty_directory("/run/docker")?;
     visit.empty_directory("/etc/docker")?;
-    let mirrors = match visit.naming {
-        Naming::Mirror(_) => format!("[\"http://{MIRROR}\"]"),
-        Naming::Explicit(_) => "[]".to_owned(),
-    };
-    visit.room.write(
-        "/etc/docker/daemon.json",
-        &format!("{{\"registry-mirrors\": {mirrors}, \"storage-driver\": \"vfs\"}}\n"),
-    )?;
+    match visit.naming {
+        Naming::Mirror(_) => visit.room.write(
+            "/etc/docker/daemon.json",
+            &format!("{{\"registry-mirrors\": [\"http://{MIRROR}\"]}}\n"),
+        )?,
+        Naming::Explicit(_) => {}
+        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+    }
     let mut command = visit.room.client("/usr/sbin/dockerd");
     command.args(["--host", SOCKET, "--pidfile", "/run/docker/dockerd.pid"]);
+    command.args(["--storage-driver", "vfs"]);
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
     let log = visit.room.directory().join("dockerd.log");
     let mut daemon = Process::start("dockerd", command, &log)?;

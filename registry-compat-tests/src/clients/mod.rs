@@ -4,7 +4,11 @@
 //! A driver begins with an empty store each time and knows nothing of Darter: whoever answers on
 //! `localhost:65001` is what the client is told to use.
 
-use std::{fs, path::PathBuf, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use anyhow::{Context as _, Result};
 
@@ -48,6 +52,17 @@ pub enum Naming {
     Mirror(Mirrored),
     /// `localhost:65001/<this>`, without any configuration.
     Explicit(String),
+    /// The image's name at Docker Hub, by the file that a command has printed for the client.
+    Printed(PrintedFile),
+}
+
+/// A whole configuration file, as it was printed and where it was told to go.
+#[derive(Debug, Clone)]
+pub struct PrintedFile {
+    /// The repository at Docker Hub, without `library/`.
+    pub hub: String,
+    pub path: String,
+    pub text: String,
 }
 
 /// An image's own names, and how the path form names its registry at the mirror.
@@ -68,6 +83,24 @@ pub struct Visit<'a> {
     pub room: &'a Room,
     pub image: &'a Image,
     pub naming: &'a Naming,
+    pub reference: Reference,
+}
+
+/// How a client names the one image of a repository.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reference {
+    /// By the tag that it was pushed with.
+    Tag,
+    /// By the digest of its index, without any tag.
+    Digest,
+}
+
+/// All of an image, copied by a client that needs no room: `name` begins with the mirror's address.
+///
+/// # Errors
+/// The copy fails, with the client's own output, or a byte differs.
+pub fn copy(name: &str, image: &Image, directory: &Path) -> Result<()> {
+    containers_image::copy_without_configuration(name, image, directory)
 }
 
 // === impl Client ===
@@ -97,7 +130,7 @@ impl Client {
             Self::Skopeo => containers_image::skopeo(visit),
             Self::Buildah => containers_image::buildah(visit),
         }
-        .with_context(|| format!("{self:?} of {:?}", visit.naming))
+        .with_context(|| format!("{self:?} of {:?} by {:?}", visit.naming, visit.reference))
     }
 }
 
@@ -107,16 +140,27 @@ impl Visit<'_> {
     /// The name of the image for a client whose mirror stands for Docker Hub.
     fn hub_name(&self) -> String {
         match self.naming {
-            Naming::Mirror(names) => format!("{}:latest", names.hub),
-            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+            Naming::Mirror(names) => self.referred(&names.hub),
+            Naming::Printed(file) => self.referred(&file.hub),
+            Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
 
     /// The name of the image for a client that can mirror any registry.
     fn registry_name(&self) -> String {
         match self.naming {
-            Naming::Mirror(names) => format!("{}/{}:latest", names.registry, names.repository),
-            Naming::Explicit(name) => format!("{MIRROR}/{name}:latest"),
+            Naming::Mirror(names) => {
+                self.referred(&format!("{}/{}", names.registry, names.repository))
+            }
+            Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
+            Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+        }
+    }
+
+    fn referred(&self, repository: &str) -> String {
+        match self.reference {
+            Reference::Tag => format!("{repository}:latest"),
+            Reference::Digest => format!("{repository}@{}", self.image.index.digest),
         }
     }
 

@@ -18,6 +18,7 @@ use super::{Config, ScrubStep, Store, StoreError, StoredTask};
 mod crash;
 mod eviction;
 mod model;
+mod unsynced;
 
 const PIECE: usize = 256 * 1024;
 

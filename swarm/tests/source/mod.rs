@@ -4,11 +4,12 @@ mod places;
 mod registry;
 mod rights;
 mod throttled;
+mod tls;
 mod transfer;
 
 use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
-use protocol::{ContentKind, Digest, Origin};
+use protocol::{ContentKind, Digest, Origin, RegistryName};
 use swarm::source::{
     Access, Authority, ByteRange, Config, Credential, FetchRequest, Method, Names, Redirects,
     Reference, RegistryConfig, Resource, SourceError, SourceMetrics, SystemNames, Timeouts,
@@ -55,6 +56,14 @@ fn upstreams_with_names(
         backoff: Duration::from_millis(1),
     };
     let registries = HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]);
+    upstreams_of(registries, timeouts, names)
+}
+
+fn upstreams_of(
+    registries: HashMap<RegistryName, RegistryConfig>,
+    timeouts: Timeouts,
+    names: Arc<dyn Names>,
+) -> Upstreams {
     let config = Config {
         registries,
         timeouts,

@@ -6,7 +6,7 @@ const LEN: usize = 2 * PIECE + 77;
 
 /// Reads every piece; a piece may be lost, but none may be wrong. Tells how many are right.
 #[track_caller]
-fn right_pieces(store: &Store, task: TaskId, body: &[u8]) -> usize {
+pub(super) fn right_pieces(store: &Store, task: TaskId, body: &[u8]) -> usize {
     let Some(handle) = store.lookup(task) else {
         return 0;
     };

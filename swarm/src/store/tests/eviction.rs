@@ -149,6 +149,62 @@ fn the_file_system_is_not_filled_up() {
     holds(&store, &[task], &[true]);
 }
 
+/// A store on a file system of memory, on which next to nobody writes but this test; `min_free`
+/// leaves it `room` bytes and a little for others.
+fn open_with_room(room: u64) -> (TempDir, Store, u64) {
+    let dir = TempDir::new_in("/dev/shm").unwrap();
+    let min_free = available(&dir) - room - PIECE as u64 / 2;
+    let config = Config {
+        min_free,
+        ..config(dir.path())
+    };
+    let store = Store::open(config, at(4_000_000_000)).unwrap();
+    (dir, store, min_free)
+}
+
+fn available(dir: &TempDir) -> u64 {
+    let told = rustix::fs::statvfs(dir.path()).unwrap();
+    told.f_bavail * told.f_frsize
+}
+
+#[test]
+fn the_least_recently_used_goes_to_keep_the_file_system_free() {
+    let (dir, store, min_free) = open_with_room(3 * ONE);
+    let mut tasks = vec![
+        put_at(&store, 1, 30),
+        put_at(&store, 2, 10),
+        put_at(&store, 3, 20),
+    ];
+    holds(&store, &tasks, &[true, true, true]);
+    tasks.push(put_at(&store, 4, 40));
+    tasks.push(put_at(&store, 5, 50));
+    holds(&store, &tasks, &[true, false, false, true, true]);
+    assert_eq!(store.usage().evicted, 2);
+    assert!(min_free <= available(&dir));
+}
+
+#[test]
+fn a_body_with_no_size_grows_until_the_file_system_must_be_kept_free() {
+    let (dir, store, min_free) = open_with_room((3 << 20) + 16 * 1024);
+    let older = put_at(&store, 1, 1);
+    let task = store
+        .create(task_of(b"grows"), ContentKind::Blob, &content(None))
+        .unwrap();
+    let piece = body(9, 1 << 20);
+    for index in 0..3 {
+        task.land(PieceIndex(index), &piece).unwrap();
+    }
+    // Its growth was worth more than what nobody has used since.
+    holds(&store, &[older], &[false]);
+    let refused = task.land(PieceIndex(3), &piece);
+    assert!(
+        matches!(refused, Err(StoreError::NoRoom { .. })),
+        "{refused:?}"
+    );
+    assert!(min_free <= available(&dir));
+    assert_eq!(read(&task, 0, 3 << 20).unwrap().len(), 3 << 20);
+}
+
 #[test]
 fn the_scan_finds_what_earlier_runs_left_and_keeps_the_quota() {
     let dir = TempDir::new().unwrap();

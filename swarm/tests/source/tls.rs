@@ -1,0 +1,222 @@
+//! Registries behind TLS: whose authority is believed, for which name, and for whose registry.
+
+use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+
+use protocol::RegistryName;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::ServerConfig;
+use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use swarm::source::{Authority, RegistryConfig, SourceError, SystemNames, Timeouts, Upstreams};
+use tokio::{
+    io::copy_bidirectional,
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+};
+use tokio_rustls::TlsAcceptor;
+use url::Url;
+
+use super::{
+    Fetched, REGISTRY, credential, fetch_blob,
+    registry::{Registry, Reply},
+    upstreams_of,
+};
+
+const BODY: &[u8] = b"content";
+
+/// Nobody who is believed vouches for it. All authorities here have the same name, so that it is
+/// the signature that counts.
+const NOT_BELIEVED: &str = "invalid peer certificate";
+
+/// The authority of one operator's registries.
+struct Ca(CertifiedIssuer<'static, KeyPair>);
+
+/// A registry that is reached by TLS alone.
+struct TlsRegistry {
+    plain: Registry,
+    address: SocketAddr,
+    _serving: JoinSet<()>,
+}
+
+// === impl Ca ===
+
+impl Ca {
+    fn new() -> Self {
+        let mut params = CertificateParams::new(Vec::new()).expect("no name that could be wrong");
+        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+        let key = KeyPair::generate().expect("a key");
+        Self(CertifiedIssuer::self_signed(params, key).expect("a certificate of its own"))
+    }
+
+    fn certificate(&self) -> CertificateDer<'static> {
+        self.0.der().clone()
+    }
+
+    /// What a server of this name shows.
+    fn issue(&self, name: &str) -> ServerConfig {
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.0).expect("a certificate");
+        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        ServerConfig::builder_with_provider(provider)
+            .with_safe_default_protocol_versions()
+            .expect("the provider has them")
+            .with_no_client_auth()
+            .with_single_cert(
+                vec![leaf.der().clone()],
+                PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
+            )
+            .expect("the key is that of the certificate")
+    }
+}
+
+// === impl TlsRegistry ===
+
+impl TlsRegistry {
+    /// Unwraps TLS before `plain`, with a certificate of `ca` for `name`.
+    async fn start(plain: Registry, ca: &Ca, name: &str) -> Self {
+        let acceptor = TlsAcceptor::from(Arc::new(ca.issue(name)));
+        let listener = TcpListener::bind("127.0.0.1:0")
+            .await
+            .expect("the loopback has a free port");
+        let address = listener.local_addr().expect("a bound listener");
+        let behind = plain.address;
+        let mut serving = JoinSet::new();
+        serving.spawn(async move {
+            let mut connections = JoinSet::new();
+            while let Ok((stream, _)) = listener.accept().await {
+                let acceptor = acceptor.clone();
+                connections.spawn(async move {
+                    let Ok(mut client) = acceptor.accept(stream).await else {
+                        return;
+                    };
+                    if let Ok(mut server) = TcpStream::connect(behind).await {
+                        let _broken = copy_bidirectional(&mut client, &mut server).await;
+                    }
+                });
+            }
+        });
+        Self {
+            plain,
+            address,
+            _serving: serving,
+        }
+    }
+
+    /// One that has [`BODY`], with a certificate for the address that it is asked at.
+    async fn healthy(ca: &Ca) -> Self {
+        let plain = Registry::start(|asked| Reply::serve(asked, BODY)).await;
+        Self::start(plain, ca, "127.0.0.1").await
+    }
+
+    fn url(&self) -> Url {
+        Url::parse(&format!("https://{}/", self.address)).expect("an address makes a URL")
+    }
+
+    fn config(&self, ca: &[&Ca]) -> RegistryConfig {
+        RegistryConfig {
+            endpoint: self.url(),
+            also_trust: Vec::new(),
+            ca: ca.iter().map(|ca| ca.certificate()).collect(),
+        }
+    }
+
+    /// Nobody was let through to what it has.
+    fn was_not_asked(&self) -> bool {
+        self.plain.asked().is_empty()
+    }
+}
+
+fn upstreams(registries: impl IntoIterator<Item = (&'static str, RegistryConfig)>) -> Upstreams {
+    let name = |name: &str| -> RegistryName { name.parse().expect("a registry name") };
+    let registries: HashMap<_, _> = registries
+        .into_iter()
+        .map(|(registry, config)| (name(registry), config))
+        .collect();
+    // A handshake takes its time on a busy machine.
+    let patient = Timeouts {
+        connect: Duration::from_secs(10),
+        response: Duration::from_secs(10),
+        stall: Duration::from_secs(10),
+        backoff: Duration::from_millis(1),
+    };
+    upstreams_of(registries, patient, Arc::new(SystemNames))
+}
+
+#[track_caller]
+fn assert_unreachable(outcome: Result<Fetched, SourceError>, why: &str) {
+    match outcome {
+        Err(SourceError::Unreachable { reason, .. }) => {
+            assert!(reason.contains(why), "{reason:?} does not tell of {why}");
+        }
+        other => panic!("{other:?}"),
+    }
+}
+
+#[tokio::test]
+async fn a_registry_is_believed_by_the_authority_that_is_written_for_it() {
+    let ca = Ca::new();
+    let registry = TlsRegistry::healthy(&ca).await;
+    let upstreams = upstreams([(REGISTRY, registry.config(&[&ca]))]);
+    assert_eq!(fetch_blob(&upstreams, None).await.unwrap().bytes, BODY);
+}
+
+#[tokio::test]
+async fn without_its_authority_a_registry_is_not_spoken_to() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    let registry = TlsRegistry::healthy(&ca).await;
+    for believed in [&[][..], &[&other]] {
+        let upstreams = upstreams([(REGISTRY, registry.config(believed))]);
+        // Its first word would carry the credential.
+        let outcome = fetch_blob(&upstreams, credential("Bearer mine")).await;
+        assert_unreachable(outcome, NOT_BELIEVED);
+    }
+    assert!(registry.was_not_asked());
+}
+
+#[tokio::test]
+async fn the_authority_of_one_registry_is_none_for_another() {
+    let ca = Ca::new();
+    let registry = TlsRegistry::healthy(&ca).await;
+    let other = TlsRegistry::healthy(&ca).await;
+    let upstreams = upstreams([
+        (REGISTRY, registry.config(&[])),
+        ("other.example", other.config(&[&ca])),
+    ]);
+    assert_unreachable(fetch_blob(&upstreams, None).await, NOT_BELIEVED);
+    assert!(registry.was_not_asked());
+}
+
+#[tokio::test]
+async fn a_certificate_for_another_name_is_refused() {
+    let ca = Ca::new();
+    for name in ["localhost", "127.0.0.2"] {
+        let plain = Registry::start(|asked| Reply::serve(asked, BODY)).await;
+        let registry = TlsRegistry::start(plain, &ca, name).await;
+        let upstreams = upstreams([(REGISTRY, registry.config(&[&ca]))]);
+        assert_unreachable(fetch_blob(&upstreams, None).await, "not valid for name");
+        assert!(registry.was_not_asked());
+    }
+}
+
+#[tokio::test]
+async fn the_authority_holds_where_the_registry_redirects_to_and_nowhere_else() {
+    let (ca, other) = (Ca::new(), Ca::new());
+    for (issuer, is_believed) in [(&ca, true), (&other, false)] {
+        let store = TlsRegistry::healthy(issuer).await;
+        let location = format!("307 Temporary Redirect\r\nLocation: {}signed", store.url());
+        let plain = Registry::start(move |_| Reply::status(&location)).await;
+        let registry = TlsRegistry::start(plain, &ca, "127.0.0.1").await;
+        let also_trust = Authority::of(&store.url()).into_iter().collect();
+        let config = RegistryConfig {
+            also_trust,
+            ..registry.config(&[&ca])
+        };
+        let outcome = fetch_blob(&upstreams([(REGISTRY, config)]), None).await;
+        if is_believed {
+            assert_eq!(outcome.unwrap().bytes, BODY);
+        } else {
+            assert_unreachable(outcome, NOT_BELIEVED);
+            assert!(store.was_not_asked());
+        }
+    }
+}
