@@ -2,6 +2,7 @@
 
 mod conformance;
 mod direct;
+mod drain;
 mod faults;
 mod herd;
 mod kill;
