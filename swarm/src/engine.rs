@@ -155,6 +155,10 @@ impl Swarm {
         self.inner.surroundings.pieces.shutdown().await;
     }
 
+    pub(crate) fn upstreams(&self) -> &Upstreams {
+        &self.inner.surroundings.upstreams
+    }
+
     /// Open sessions with schedulers, of how many.
     pub fn sessions(&self) -> (usize, usize) {
         self.inner.surroundings.sessions.count()
