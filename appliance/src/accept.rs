@@ -8,9 +8,12 @@ use std::{io, net::SocketAddr, sync::Arc, time::Duration};
 
 use futures_util::future::BoxFuture;
 use tokio::{net::TcpListener, net::TcpStream, sync::Semaphore};
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
+use tokio_util::sync::CancellationToken;
 
-use crate::metrics::{ListenerMetrics, Metrics};
+use crate::{
+    drain::{Group, Groups},
+    metrics::{ListenerMetrics, Metrics},
+};
 
 /// How long the loop rests after the process ran out of descriptors or memory.
 const REST: Duration = Duration::from_millis(100);
@@ -39,10 +42,8 @@ pub(crate) trait Handler: Send + Sync + 'static {
 /// What all loops of a process share.
 #[derive(Debug, Clone)]
 pub(crate) struct AcceptContext {
-    /// Cancelled when the process drains.
-    pub(crate) closing: CancellationToken,
-    /// Owns the loops and the connections.
-    pub(crate) tasks: TaskTracker,
+    /// Own the loops and the connections.
+    pub(crate) groups: Groups,
     pub(crate) connections_max: usize,
     pub(crate) metrics: Metrics,
 }
@@ -54,7 +55,7 @@ struct AcceptLoop {
     handler: Arc<dyn Handler>,
     slots: Arc<Semaphore>,
     closing: CancellationToken,
-    tasks: TaskTracker,
+    connections: Group,
     metrics: ListenerMetrics,
 }
 
@@ -67,6 +68,14 @@ impl ListenerName {
             Self::Swarm => "swarm",
             Self::Scheduler => "scheduler",
             Self::Admin => "admin",
+        }
+    }
+
+    /// With what its connections end. Those of other hosts bring pieces to bodies that run there.
+    fn group(self, groups: &Groups) -> &Group {
+        match self {
+            Self::Proxy | Self::Scheduler | Self::Admin => &groups.answers,
+            Self::Swarm => &groups.services,
         }
     }
 }
@@ -88,11 +97,11 @@ impl AcceptContext {
                 name,
                 handler: Arc::clone(&handler),
                 slots: Arc::clone(&slots),
-                closing: self.closing.clone(),
-                tasks: self.tasks.clone(),
+                closing: self.groups.answers.stop.clone(),
+                connections: name.group(&self.groups).clone(),
                 metrics: self.metrics.listener(name),
             };
-            self.tasks.spawn(accept_loop.run());
+            self.groups.answers.tasks.spawn(accept_loop.run());
         }
     }
 }
@@ -127,9 +136,10 @@ impl AcceptLoop {
         };
         // Small answers must not wait for the acknowledgement of what went before.
         let _best_effort = stream.set_nodelay(true);
-        let connection = self.handler.serve(stream, peer, self.closing.clone());
+        let Group { stop, tasks } = &self.connections;
+        let connection = self.handler.serve(stream, peer, stop.clone());
         let open = self.metrics.opened();
-        self.tasks.spawn(async move {
+        tasks.spawn(async move {
             connection.await;
             drop((open, slot));
         });

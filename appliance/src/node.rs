@@ -5,8 +5,8 @@ use std::{net::SocketAddr, sync::Arc};
 use anyhow::Context as _;
 use prometheus::Registry;
 use sd_notify::NotifyState;
+use swarm::peer::PeerServer;
 use tokio::sync::watch;
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     accept::{AcceptContext, ListenerName},
@@ -14,7 +14,7 @@ use crate::{
     config::Config,
     control,
     data_dir::DataDir,
-    drain::{Drained, StopSignals},
+    drain::{Drained, Group, Groups, StopSignals},
     handlers::{PeerHandler, ProxyHandler, SchedulerHandler},
     listen::{self, Bound},
     metrics::Metrics,
@@ -43,6 +43,8 @@ struct Node {
     phase: watch::Sender<Phase>,
     endpoints: Vec<Endpoint>,
     data_dir: DataDir,
+    /// By it other hosts are fed.
+    peer_server: PeerServer,
 }
 
 /// Runs a node until it is told to stop. `announce` is called once it answers.
@@ -62,7 +64,7 @@ pub(crate) async fn run(config: Config, announce: impl FnOnce(&[Endpoint])) -> a
         "draining: no new connections, running bodies may end"
     );
     let drained = signals
-        .drain(&node.context.closing, &node.context.tasks, deadline)
+        .drain(&node.context.groups, node.peer_server.finish(), deadline)
         .await;
     match drained {
         Drained::Whole => tracing::info!("everything that ran has ended"),
@@ -93,16 +95,9 @@ impl Node {
             Metrics::new(&registry).context("the metrics of the process cannot be registered")?;
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let context = AcceptContext {
-            closing: CancellationToken::new(),
-            tasks: TaskTracker::new(),
+            groups: Groups::default(),
             connections_max: config.connections_max,
             metrics,
-        };
-        let mut node = Self {
-            context,
-            phase,
-            endpoints: Vec::new(),
-            data_dir,
         };
         let admin = listen::bind_both_families("admin.listen", config.admin_listen)?;
 
@@ -113,8 +108,15 @@ impl Node {
             .map(|role| role.as_str().to_owned())
             .collect();
         let mut roles = Roles::build(config, &registry).await?;
+        let mut node = Self {
+            context,
+            phase,
+            endpoints: Vec::new(),
+            data_dir,
+            peer_server: roles.peer_server.clone(),
+        };
         node.bind_roles(&listen, &roles)?;
-        roles.start(&node.context.tasks, &node.context.closing);
+        roles.start(&node.context.groups.services);
 
         let handler = AdminHandler(Admin::new(registry.clone(), phase_seen.clone()));
         node.accept(ListenerName::Admin, admin, Arc::new(handler))?;
@@ -183,9 +185,8 @@ impl Node {
         };
         let socket = DataDir::socket_in(self.data_dir.path());
         let server = control::Server::bind(&socket, overview, preheater)?;
-        self.context
-            .tasks
-            .spawn(server.run(self.context.closing.clone(), self.context.tasks.clone()));
+        let Group { stop, tasks } = &self.context.groups.answers;
+        tasks.spawn(server.run(stop.clone(), tasks.clone()));
         Ok(())
     }
 }

@@ -23,9 +23,8 @@ use swarm::{
     source::{SourceMetrics, Upstreams},
     store::{self, Store},
 };
-use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use crate::{config::Config, operators::Operators};
+use crate::{config::Config, drain::Group, operators::Operators};
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Roles {
@@ -115,17 +114,18 @@ impl Roles {
         })
     }
 
-    /// Runs what has no listener of its own, until `closing`.
-    pub(crate) fn start(&mut self, tasks: &TaskTracker, closing: &CancellationToken) {
+    /// Runs what has no listener of its own, as part of `services`.
+    pub(crate) fn start(&mut self, services: &Group) {
+        let Group { stop, tasks } = services;
         if let Some(driver) = self.scheduler_driver.take() {
-            tasks.spawn(driver.run(closing.clone()));
+            tasks.spawn(driver.run(stop.clone()));
         }
         if let Some(seed) = self.seed.take() {
-            tasks.spawn(seed.run(closing.clone()));
+            tasks.spawn(seed.run(stop.clone()));
         }
-        let (swarm, hello, closing) = (self.swarm.clone(), self.hello.clone(), closing.clone());
+        let (swarm, hello, stop) = (self.swarm.clone(), self.hello.clone(), stop.clone());
         let server = self.peer_server.clone();
-        tasks.spawn(async move { swarm.run(hello, server, closing).await });
+        tasks.spawn(async move { swarm.run(hello, server, stop).await });
     }
 }
 

@@ -185,6 +185,16 @@ impl Darter {
         self.process.log()
     }
 
+    /// Waits for its end, which it was told of, and fails unless it ended well.
+    ///
+    /// # Errors
+    /// It still runs after `limit`, or has failed.
+    pub fn wait_end(&mut self, limit: Duration) -> Result<()> {
+        let status = self.process.wait_end(limit)?;
+        anyhow::ensure!(status.success(), "it ended with {status}");
+        Ok(())
+    }
+
     /// SIGTERM, and the wait for a clean end.
     ///
     /// # Errors

@@ -3,7 +3,9 @@
 mod conformance;
 mod counted;
 mod direct;
+mod drain;
 mod faults;
+mod halfway;
 mod herd;
 mod kill;
 mod memory;
@@ -16,6 +18,7 @@ mod sealed;
 mod stage;
 mod star;
 mod start;
+mod storeless;
 mod swarm;
 mod two_clients;
 mod two_hosts;

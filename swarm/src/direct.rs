@@ -1,5 +1,6 @@
-//! A content straight from the source, with no store between: there is no room, or the copy that
-//! is held came from another registry. Nothing is kept, shared or announced.
+//! A content straight from the source, with no store between: there is no room, the store fails in
+//! the middle of a body, or the copy that is held came from another registry. Nothing is kept,
+//! shared or announced.
 //!
 //! The last bytes of a whole body are withheld until its digest holds, as they are from the store.
 
@@ -15,6 +16,18 @@ use crate::{
     sizing,
     source::{Body, ByteRange, FetchRequest, SourceError, Upstreams},
 };
+
+/// What is left of a body that has begun.
+pub(crate) struct Rest {
+    /// The next byte.
+    pub(crate) offset: u64,
+    /// Where it ends, unless with the content.
+    pub(crate) end: Option<u64>,
+    /// Of the whole content, as its reader was told.
+    pub(crate) size: Option<u64>,
+    /// What has seen all that was given, where that and the rest are the whole.
+    pub(crate) given: Option<ContentHasher>,
+}
 
 /// Opens `request` at its own registry, with its own credential.
 pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<Opened, OpenError> {
@@ -43,7 +56,7 @@ pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<
     let fetched = upstreams.fetch(fetch).await.map_err(source_error)?;
     let end = range.end.or(fetched.size).unwrap_or(u64::MAX);
     let stream = match is_whole {
-        true => verified(fetched.body, digest),
+        true => verified(fetched.body, digest, digest.hasher()),
         false => fetched.body.map_err(read_error).boxed(),
     };
     Ok(Opened {
@@ -55,6 +68,33 @@ pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<
     })
 }
 
+/// Goes on with `request` at its own registry, with its own credential.
+pub(crate) async fn go_on(
+    upstreams: &Upstreams,
+    request: OpenRequest,
+    rest: Rest,
+) -> Result<Reader, ReadError> {
+    let digest = request.task.0;
+    let (start, end) = (rest.offset, rest.end);
+    let fetch = FetchRequest {
+        origin: request.origin,
+        digest,
+        range: ByteRange { start, end },
+        credential: request.credential,
+    };
+    let fetched = upstreams.fetch(fetch).await.map_err(read_error)?;
+    // With more bytes than were promised, those that are would be given before their hash is known.
+    if rest.size.is_some() && fetched.size != rest.size {
+        let changed = "the size changed between two answers";
+        return Err(read_error(SourceError::Malformed(changed)));
+    }
+    let stream = match rest.given {
+        Some(hasher) => verified(fetched.body, digest, hasher),
+        None => fetched.body.map_err(read_error).boxed(),
+    };
+    Ok(Reader::direct(stream))
+}
+
 /// What a withheld body has in hand.
 struct Withheld {
     body: Body,
@@ -62,11 +102,16 @@ struct Withheld {
     last: Option<Bytes>,
 }
 
-/// The body with each chunk one behind, the last one only when the digest holds.
-fn verified(body: Body, digest: Digest) -> BoxStream<'static, Result<Bytes, ReadError>> {
+/// The body with each chunk one behind, the last one only when the digest holds; `hasher` has seen
+/// what came before it.
+fn verified(
+    body: Body,
+    digest: Digest,
+    hasher: ContentHasher,
+) -> BoxStream<'static, Result<Bytes, ReadError>> {
     let start = Withheld {
         body,
-        hasher: digest.hasher(),
+        hasher,
         last: None,
     };
     let chunks = futures_util::stream::unfold(Some(start), move |state| async move {
@@ -103,4 +148,59 @@ fn source_error(error: SourceError) -> OpenError {
 
 fn read_error(error: SourceError) -> ReadError {
     ReadError::Source(Arc::new(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What comes of a body of these chunks after `given` was seen, with the digest of `whole`.
+    async fn check(whole: &str, given: &str, chunks: &[&'static str], expect: &str) {
+        let digest = Digest::sha256_of(whole.as_bytes());
+        let mut hasher = digest.hasher();
+        hasher.update(given.as_bytes());
+        let chunks: Vec<_> = chunks
+            .iter()
+            .map(|chunk| match *chunk {
+                "broken" => Err(SourceError::Malformed("broken")),
+                chunk => Ok(Bytes::from(chunk)),
+            })
+            .collect();
+        let body = Body::new(futures_util::stream::iter(chunks));
+        let told: Vec<_> = verified(body, digest, hasher)
+            .map(|item| match item {
+                Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
+                Err(ReadError::Corrupt) => "corrupt".to_owned(),
+                Err(_) => "broken".to_owned(),
+            })
+            .collect()
+            .await;
+        assert_eq!(told.join(" "), expect);
+    }
+
+    #[tokio::test]
+    async fn a_body_that_holds_comes_whole() {
+        check("abcdef", "", &["ab", "", "cd", "ef"], "ab cd ef").await;
+        check("abcdef", "abc", &["de", "f"], "de f").await;
+        check("", "", &[], "").await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_does_not_hold_comes_without_its_end() {
+        check("abcdef", "", &["ab", "cd", "eX"], "ab cd corrupt").await;
+        check("abcdef", "", &["abcdeX"], "corrupt").await;
+        check("abcdef", "", &["ab", "cd"], "ab corrupt").await;
+        check("abcdef", "", &["ab", "cd", "ef", "gh"], "ab cd ef corrupt").await;
+    }
+
+    #[tokio::test]
+    async fn what_was_given_before_counts() {
+        check("abcdef", "abX", &["de", "f"], "de corrupt").await;
+        check("abcdef", "ab", &["de", "f"], "de corrupt").await;
+    }
+
+    #[tokio::test]
+    async fn a_body_that_breaks_off_comes_without_what_is_not_verified() {
+        check("abcdef", "", &["ab", "cd", "broken"], "ab broken").await;
+    }
 }

@@ -137,7 +137,8 @@ impl Swarm {
     }
 
     /// Keeps the sessions with the schedulers, who hear of the uploads of `server`, until
-    /// `shutdown`, then ends every download.
+    /// `shutdown`, then ends every download: whoever reads one is cut, so `shutdown` is for when
+    /// nobody does, or may any longer.
     pub async fn run(&self, hello: Hello, server: PeerServer, shutdown: CancellationToken) {
         let sessions = self.inner.surroundings.sessions.clone();
         let sessions = sessions.run(hello, Arc::new(self.clone()), shutdown.clone());
@@ -152,6 +153,10 @@ impl Swarm {
         self.inner.tracker.wait().await;
         self.inner.surroundings.hub.shutdown().await;
         self.inner.surroundings.pieces.shutdown().await;
+    }
+
+    pub(crate) fn upstreams(&self) -> &Upstreams {
+        &self.inner.surroundings.upstreams
     }
 
     /// Open sessions with schedulers, of how many.

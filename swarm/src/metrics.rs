@@ -26,7 +26,14 @@ impl Metrics {
         registry.register(Box::new(tasks.clone()))?;
         registry.register(Box::new(sessions.clone()))?;
         registry.register(Box::new(ends.clone()))?;
-        for outcome in ["complete", "source", "corrupt", "no_room", "cancelled"] {
+        for outcome in [
+            "complete",
+            "source",
+            "corrupt",
+            "no_room",
+            "removed",
+            "cancelled",
+        ] {
             ends.with_label_values(&[outcome]);
         }
         Ok(Self {
@@ -43,6 +50,7 @@ impl Metrics {
             Some(Stage::Failed(TaskFailure::Source(_))) => "source",
             Some(Stage::Failed(TaskFailure::Corrupt)) => "corrupt",
             Some(Stage::Failed(TaskFailure::NoRoom)) => "no_room",
+            Some(Stage::Failed(TaskFailure::Removed)) => "removed",
             Some(Stage::Failed(TaskFailure::Cancelled) | Stage::Running) | None => "cancelled",
         };
         self.ends.with_label_values(&[outcome]).inc();

@@ -4,8 +4,10 @@
 //! a part needs its pieces only.
 //! Nothing is buffered for a slow reader: each read goes to the file when it is asked for, on this
 //! thread where the bytes lie in memory already, and on one that may block where they do not.
+//! Where the store fails, or has lost the task, a body that has begun goes on from the source.
 
 mod step;
+mod storeless;
 
 use std::{
     pin::Pin,
@@ -75,6 +77,8 @@ pub(crate) struct Reading {
     pub(crate) held_before: PieceSet,
     pub(crate) how: How,
     pub(crate) buffer: Buffer,
+    /// What comes straight from the source, once the store has failed.
+    pub(crate) rest: Option<Reader>,
 }
 
 /// The memory of the last chunk, for the next one.
@@ -162,6 +166,7 @@ impl From<TaskFailure> for ReadError {
             TaskFailure::Source(error) => Self::Source(error),
             TaskFailure::Corrupt => Self::Corrupt,
             TaskFailure::NoRoom => Self::Disk("no room, or it is broken".to_owned()),
+            TaskFailure::Removed => Self::Disk("the content was removed".to_owned()),
             TaskFailure::Cancelled => Self::Cancelled,
         }
     }
@@ -189,6 +194,14 @@ impl Served {
 impl Reading {
     async fn next(&mut self, served: &Served) -> Result<Option<Bytes>, ReadError> {
         loop {
+            if let Some(rest) = &mut self.rest {
+                let next = rest.next().await.transpose()?;
+                let length = next.as_ref().map_or(0, |bytes| bytes.len() as u64);
+                served
+                    .counter(How::Source)
+                    .fetch_add(length, Ordering::Relaxed);
+                return Ok(next);
+            }
             let step = step::next(
                 &self.progress.borrow_and_update(),
                 self.offset,
@@ -197,6 +210,9 @@ impl Reading {
             );
             match step {
                 Step::End => return Ok(None),
+                Step::Failed(TaskFailure::NoRoom | TaskFailure::Removed) => {
+                    self.leave_store().await?;
+                }
                 Step::Failed(failure) => return Err(failure.into()),
                 Step::Wait => self.wait().await?,
                 Step::Read { bytes, is_partial } => {
@@ -219,7 +235,7 @@ impl Reading {
         }
     }
 
-    /// Reads from the file; `None` where a piece turned out to be unreadable and is on its way again.
+    /// Reads from the file; `None` where that could not be, and another look tells how to go on.
     async fn read(
         &mut self,
         bytes: std::ops::Range<u64>,
@@ -253,7 +269,11 @@ impl Reading {
                 self.mend(Event::Lost(piece)).await?;
                 Ok(None)
             }
-            Ok(Err(error)) => Err(ReadError::Disk(error.to_string())),
+            Ok(Err(error)) => {
+                tracing::warn!(task = %self.request.task, %error, "the store cannot be read");
+                self.leave_store().await?;
+                Ok(None)
+            }
             Err(_) => Err(ReadError::Cancelled),
         }
     }

@@ -194,13 +194,14 @@ fn up_binds_loopback_addresses_only() -> anyhow::Result<()> {
 }
 
 #[test]
-fn a_running_request_is_answered_before_the_process_ends() -> anyhow::Result<()> {
+fn a_connection_that_waits_for_its_next_request_ends_in_order() -> anyhow::Result<()> {
     let folder = tempfile::tempdir()?;
     let node = Running::up(folder.path(), FREE_PORTS)?;
     let address = node.addresses("admin")?[0];
     let mut running = TcpStream::connect(address)?;
     running.set_read_timeout(Some(PATIENCE))?;
-    // One answered request shows that the connection was accepted; the next is left half written.
+    // One answered request shows that the connection was accepted. No other follows; how bodies under
+    // way end is a matter of `registry-compat-tests/tests/drain.rs`.
     running.write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\n\r\n")?;
     let mut first = [0; 12];
     running.read_exact(&mut first)?;

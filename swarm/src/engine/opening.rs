@@ -71,7 +71,7 @@ impl Swarm {
                     return direct::open(&self.inner.surroundings.upstreams, request).await;
                 }
                 Some(TaskFailure::Corrupt) => last = OpenError::Corrupt,
-                Some(TaskFailure::Cancelled) => {}
+                Some(TaskFailure::Removed | TaskFailure::Cancelled) => {}
                 Some(TaskFailure::Source(error)) => {
                     let is_anothers = entry == Entry::Joined { same_caller: false }
                         && matches!(*error, SourceError::Refused(_));
@@ -114,7 +114,7 @@ impl Swarm {
             None => Ok(()),
             Some(TaskFailure::Source(error)) => Err(OpenError::Source(error)),
             Some(TaskFailure::Corrupt) => Err(OpenError::Corrupt),
-            Some(TaskFailure::NoRoom) => Err(OpenError::Overloaded),
+            Some(TaskFailure::NoRoom | TaskFailure::Removed) => Err(OpenError::Overloaded),
             Some(TaskFailure::Cancelled) => Err(OpenError::ShuttingDown),
         }
     }
@@ -207,6 +207,7 @@ impl Swarm {
             held_before,
             how,
             buffer: Buffer::default(),
+            rest: None,
         };
         let reader = Reader::new(reading);
         Ok(Opened {

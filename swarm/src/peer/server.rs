@@ -73,6 +73,8 @@ struct Inner {
     reads: Arc<Semaphore>,
     streams: Arc<Semaphore>,
     spreads: Spreads,
+    /// Whatever a child is being given: a task that it follows, an answer under way.
+    fed: TaskTracker,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
@@ -104,6 +106,7 @@ impl PeerServer {
             reads,
             streams,
             spreads: Spreads::default(),
+            fed: TaskTracker::new(),
             tasks,
             stop,
         };
@@ -167,6 +170,13 @@ impl PeerServer {
         self.inner.metrics.upload_bytes.get()
     }
 
+    /// From here on no child may follow a task that it does not follow yet; waits until none
+    /// follows any, and every answer is given.
+    pub async fn finish(&self) {
+        self.inner.fed.close();
+        self.inner.fed.wait().await;
+    }
+
     /// Ends the availability streams and waits for them. Connections end by their own token.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();
@@ -186,7 +196,7 @@ impl Subscribers for PeerServer {
         self.inner.tasks.spawn(async move {
             inner.metrics.upload_streams.inc();
             let (shelf, spreads) = (Arc::clone(&inner.shelf), inner.spreads.clone());
-            let serving = subscribers::serve(shelf, spreads, subscriber);
+            let serving = subscribers::serve(shelf, spreads, inner.fed.clone(), subscriber);
             inner.stop.run_until_cancelled(serving).await;
             inner.metrics.upload_streams.dec();
             drop(permit);
@@ -237,6 +247,7 @@ impl Connection {
         };
         let answering = Answering {
             _slot: server.slots.admit(ask).map_err(Upload::Busy)?,
+            _fed: server.fed.token(),
             metrics: server.metrics.clone(),
             pulse: Arc::clone(&self.pulse),
             reads: Arc::clone(&server.reads),

@@ -15,6 +15,7 @@ use protocol::{
     availability::{Ask, Subscriber, Tell},
 };
 use tokio::sync::mpsc;
+use tokio_util::task::{TaskTracker, task_tracker::TaskTrackerToken};
 
 use super::{
     feed::{Feed, Next},
@@ -26,17 +27,29 @@ use crate::task::{Shared, Shelf, Stage};
 /// Tasks that one child may follow at once; one more is answered as gone.
 const TASKS_PER_STREAM_MAX: usize = 1024;
 
-/// Serves `subscriber` until its child leaves.
-pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscriber: Subscriber) {
+/// A task that the child follows, be there more to tell or not: it fetches what it was told of.
+struct Followed {
+    feed: AbortHandle,
+    _fed: TaskTrackerToken,
+}
+
+/// Serves `subscriber` until its child leaves. Every task that it follows counts as `fed`; once that
+/// is closed, no further one is.
+pub(super) async fn serve(
+    shelf: Arc<dyn Shelf>,
+    spreads: Spreads,
+    fed: TaskTracker,
+    mut subscriber: Subscriber,
+) {
     let mut feeds = FuturesUnordered::new();
-    let mut running: HashMap<TaskId, AbortHandle> = HashMap::new();
+    let mut followed: HashMap<TaskId, Followed> = HashMap::new();
     let tell = subscriber.tell;
     loop {
         let asked = tokio::select! {
             asked = subscriber.ask.recv() => asked,
             Some(over) = feeds.next() => {
-                if let Ok(task) = over {
-                    running.remove(&task);
+                if let Ok(Some(gone)) = over {
+                    followed.remove(&gone);
                 }
                 continue;
             }
@@ -45,22 +58,25 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
         let Some(asked) = asked else { return };
         let task = asked.task();
         // A second subscription to a task starts it again.
-        if let Some(before) = running.remove(&task) {
-            before.abort();
+        let before = followed.remove(&task);
+        if let Some(before) = &before {
+            before.feed.abort();
         }
         let origin = match asked {
             Ask::Unsubscribe(_) => continue,
             Ask::Subscribe(_) => None,
             Ask::Bring { origin, .. } => Some(origin),
         };
-        if running.len() >= TASKS_PER_STREAM_MAX {
-            tracing::debug!(child = %subscriber.child, "follows too many tasks");
+        let is_late = fed.is_closed() && before.is_none();
+        if is_late || followed.len() >= TASKS_PER_STREAM_MAX {
+            tracing::debug!(child = %subscriber.child, is_late, "may follow no further task");
             // A child this far over its bound may miss it.
             let _ = tell.try_send(Tell::Gone { task });
             continue;
         }
-        let (handle, registration) = AbortHandle::new_pair();
-        running.insert(task, handle);
+        let (feed, registration) = AbortHandle::new_pair();
+        let _fed = fed.token();
+        followed.insert(task, Followed { feed, _fed });
         // Who has no scheduler has no siblings to hear of a piece from: it is told at once.
         let seat = match origin {
             None => spreads.join(task),
@@ -73,13 +89,13 @@ pub(super) async fn serve(shelf: Arc<dyn Shelf>, spreads: Spreads, mut subscribe
     }
 }
 
-/// Tells the child of `task` until there is nothing more to tell. Gives the task back.
+/// Tells the child of `task` until there is nothing more to tell. Gives back a task that is gone.
 async fn follow(
     shelf: Arc<dyn Shelf>,
     seat: Seat,
     (task, origin): (TaskId, Option<Origin>),
     tell: mpsc::Sender<Tell>,
-) -> TaskId {
+) -> Option<TaskId> {
     let shared = match (shelf.follow(task).await, origin) {
         (None, Some(origin)) => shelf.bring(task, origin).await,
         (shared, _) => shared,
@@ -88,11 +104,12 @@ async fn follow(
         Some(shared) => feed(shared, &seat, (task, &tell)).await,
         None => None,
     };
-    if told.is_none() {
-        // A child that has left needs no answer.
-        let _ = tell.send(Tell::Gone { task }).await;
+    if told.is_some() {
+        return None;
     }
-    task
+    // A child that has left needs no answer.
+    let _ = tell.send(Tell::Gone { task }).await;
+    Some(task)
 }
 
 /// `None` when the task is not, or no more, to be had here.

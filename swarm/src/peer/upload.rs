@@ -10,6 +10,7 @@ use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody
 use hyper::body::Frame;
 use protocol::{Layout, PieceIndex, Visibility};
 use tokio::sync::{Notify, Semaphore};
+use tokio_util::task::task_tracker::TaskTrackerToken;
 
 use super::{
     admission::TaskSize,
@@ -47,6 +48,7 @@ pub(super) struct Answering {
     pub(super) throttle: Throttle,
     pub(super) _slot: Slot,
     pub(super) _giving: Giving,
+    pub(super) _fed: TaskTrackerToken,
 }
 
 // === impl Held ===

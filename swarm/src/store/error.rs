@@ -45,15 +45,6 @@ pub enum StoreError {
 // === impl StoreError ===
 
 impl StoreError {
-    /// Whether the task should go on without the store.
-    pub fn wants_storeless(&self) -> bool {
-        match self {
-            Self::NoRoom { .. } | Self::Disk { .. } | Self::LogFull | Self::Removed => true,
-            Self::Directory { .. } | Self::Locked { .. } | Self::NewerFormat { .. } => true,
-            Self::NotHeld { .. } | Self::Corrupt { .. } | Self::Contradiction(_) => false,
-        }
-    }
-
     /// For `map_err`: the disk failed while `doing`.
     pub(super) fn disk<E: Into<io::Error>>(doing: &'static str) -> impl FnOnce(E) -> Self {
         move |source| Self::Disk {

@@ -127,7 +127,7 @@ impl Attempt {
         let made = tokio::task::spawn_blocking(move || store.create(task, kind, &wanted)).await;
         let file = match made {
             Ok(Ok(file)) => file,
-            Ok(Err(error)) => return Err(TaskFailure::of_store(&error)),
+            Ok(Err(error)) => return Err(TaskFailure::of_store(error)),
             Err(_) => return Err(TaskFailure::Cancelled),
         };
         let place = Place {

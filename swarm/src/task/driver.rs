@@ -186,6 +186,7 @@ impl Driver {
             Message::ParentFailed(parent, failure) => {
                 self.plan(Event::SupplierFailed(parent, failure));
             }
+            Message::StoreFailed(failure) => self.ended = Some(Stage::Failed(failure)),
             Message::Source(run, report) => self.source_tells(run, report).await,
             Message::Hashed(hashed) => self.hashed(hashed),
         }

@@ -16,7 +16,7 @@ impl Driver {
         while self.keeping.join_next().await.is_some() {}
         let outcome = match stage {
             Stage::Running | Stage::Complete => Outcome::Complete,
-            Stage::Failed(TaskFailure::Cancelled) => Outcome::Left,
+            Stage::Failed(TaskFailure::Cancelled | TaskFailure::Removed) => Outcome::Left,
             Stage::Failed(TaskFailure::Corrupt) => Outcome::Failed(Failure::Corrupt),
             Stage::Failed(TaskFailure::NoRoom) => Outcome::Failed(Failure::Local),
             Stage::Failed(TaskFailure::Source(error)) => Outcome::Failed(report::failure_of(error)),

@@ -43,6 +43,8 @@ pub(crate) enum Message {
     /// A supplier has no slot for the run that began with this piece.
     RunRefused(HostId, u32),
     ParentFailed(HostId, ParentFailure),
+    /// What a supplier brought could not be kept.
+    StoreFailed(TaskFailure),
     Source(RunId, SourceReport),
     Hashed(hashing::Hashed),
     /// The size that the source told, if it told one.

@@ -12,7 +12,7 @@ use protocol::{
 };
 use tokio::sync::mpsc;
 
-use super::Message;
+use super::{Message, TaskFailure};
 use crate::{
     peer::{Asker, PieceClient, PieceRun},
     store::{StoreError, StoredTask},
@@ -33,6 +33,12 @@ pub(crate) struct ParentRun {
     pub(crate) file: Arc<StoredTask>,
 }
 
+/// Why a run ended before its last piece.
+enum Broken {
+    Parent(ParentFailure),
+    Store(StoreError),
+}
+
 // === impl ParentRun ===
 
 impl ParentRun {
@@ -41,8 +47,10 @@ impl ParentRun {
         let (parent, first) = (self.parent.id.clone(), self.pieces.start);
         let told = match self.fetch(&client, &driver).await {
             Ok(()) => return,
-            Err(ParentFailure::Busy) => Message::RunRefused(parent, first),
-            Err(failure) => Message::ParentFailed(parent, failure),
+            Err(Broken::Parent(ParentFailure::Busy)) => Message::RunRefused(parent, first),
+            Err(Broken::Parent(failure)) => Message::ParentFailed(parent, failure),
+            // The disk is this host's own fault, and no other parent makes it better.
+            Err(Broken::Store(error)) => Message::StoreFailed(TaskFailure::of_store(error)),
         };
         // A driver that is gone wants to know nothing.
         let _ = driver.send(told).await;
@@ -52,7 +60,7 @@ impl ParentRun {
         self,
         client: &PieceClient,
         driver: &mpsc::Sender<Message>,
-    ) -> Result<(), ParentFailure> {
+    ) -> Result<(), Broken> {
         let run = PieceRun {
             task: self.task,
             attempt: self.attempt,
@@ -64,22 +72,18 @@ impl ParentRun {
         for (piece, digest) in self.pieces.clone().map(PieceIndex).zip(self.digests) {
             let bytes = match stream.next().await {
                 Some(Ok((index, bytes))) if index == piece => bytes,
-                Some(Ok(_)) => return Err(ParentFailure::Lied),
-                Some(Err(error)) => return Err(error.parent_failure()),
-                None => return Err(ParentFailure::Unreachable),
+                Some(Ok(_)) => return Err(Broken::Parent(ParentFailure::Lied)),
+                Some(Err(error)) => return Err(Broken::Parent(error.parent_failure())),
+                None => return Err(Broken::Parent(ParentFailure::Unreachable)),
             };
             let file = self.file.clone();
             let landed =
                 tokio::task::spawn_blocking(move || land(&file, piece, &bytes, &digest)).await;
             match landed {
                 Ok(Ok(true)) => {}
-                Ok(Ok(false)) => return Err(ParentFailure::Lied),
-                // The disk is this host's own fault; the driver learns of it when it goes on.
-                Ok(Err(error)) => {
-                    tracing::warn!(task = %self.task, %error, "a piece could not be written");
-                    return Err(ParentFailure::Gone);
-                }
-                Err(_) => return Err(ParentFailure::Gone),
+                Ok(Ok(false)) => return Err(Broken::Parent(ParentFailure::Lied)),
+                Ok(Err(error)) => return Err(Broken::Store(error)),
+                Err(_) => return Err(Broken::Parent(ParentFailure::Gone)),
             }
             let message = Message::ParentPiece(self.parent.id.clone(), piece);
             if driver.send(message).await.is_err() {

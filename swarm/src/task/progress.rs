@@ -54,6 +54,9 @@ pub enum TaskFailure {
     Corrupt,
     /// There is no room, or the disk fails: readers fetch for themselves.
     NoRoom,
+    /// It was removed from the store: readers fetch the rest for themselves, and whoever comes now
+    /// begins anew.
+    Removed,
     /// Nobody wanted it any more, or the node is shutting down.
     Cancelled,
 }
@@ -79,8 +82,55 @@ pub trait Shelf: Send + Sync + std::fmt::Debug {
 
 impl TaskFailure {
     /// A disk that is full or failing is no fault of the content: readers go on without it.
-    pub(crate) fn of_store(error: &StoreError) -> Self {
-        tracing::warn!(%error, "the store does not take a task");
-        Self::NoRoom
+    pub(crate) fn of_store(error: StoreError) -> Self {
+        match error {
+            StoreError::Removed => Self::Removed,
+            // What is written comes from a source, and it is the source that contradicts itself.
+            StoreError::Contradiction(how) => Self::Source(Arc::new(SourceError::Malformed(how))),
+            StoreError::NoRoom { .. }
+            | StoreError::Disk { .. }
+            | StoreError::LogFull
+            | StoreError::NotHeld { .. }
+            | StoreError::Corrupt { .. }
+            | StoreError::Directory { .. }
+            | StoreError::Locked { .. }
+            | StoreError::NewerFormat { .. } => {
+                tracing::warn!(%error, "the store does not take a task");
+                Self::NoRoom
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(error: StoreError, expect: &str) {
+        let seen = match TaskFailure::of_store(error) {
+            TaskFailure::NoRoom => "no room".to_owned(),
+            TaskFailure::Removed => "removed".to_owned(),
+            TaskFailure::Source(error) => error.to_string(),
+            other => format!("{other:?}"),
+        };
+        assert!(seen.contains(expect), "{seen}, not {expect}");
+    }
+
+    #[test]
+    fn a_removal_and_a_source_that_contradicts_itself_are_no_lack_of_room() {
+        check(StoreError::NoRoom { needed: 1 }, "no room");
+        check(StoreError::LogFull, "no room");
+        let full = std::io::ErrorKind::StorageFull.into();
+        let doing = "write a piece";
+        check(
+            StoreError::Disk {
+                doing,
+                source: full,
+            },
+            "no room",
+        );
+        check(StoreError::Removed, "removed");
+        check(StoreError::Contradiction("it sent more"), "it sent more");
     }
 }

@@ -142,7 +142,7 @@ impl Arriving {
             })
             .await
             .map_err(|_| Some(TaskFailure::Cancelled))?
-            .map_err(|error| Some(TaskFailure::of_store(&error)))?;
+            .map_err(|error| Some(TaskFailure::of_store(error)))?;
             self = arriving;
             if is_end {
                 return Ok((self.offset, pieces));

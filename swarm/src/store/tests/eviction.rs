@@ -68,7 +68,7 @@ fn what_is_in_use_stays_and_then_there_is_no_room() {
         ContentKind::Blob,
         &content(Some(PIECE as u64)),
     );
-    assert!(refused.unwrap_err().wants_storeless());
+    assert!(matches!(refused, Err(StoreError::NoRoom { .. })));
     assert_eq!(store.usage().evicted, 1, "nothing goes in vain");
     drop((first, third));
     let too_large = store.create(task_of(b"x"), ContentKind::Blob, &content(Some(3 * ONE)));
