@@ -184,6 +184,7 @@ impl RawConfig {
                     stall: self.upstream_stall_timeout,
                     ..Timeouts::default()
                 },
+                pseudonym: surroundings.pseudonym.to_owned(),
                 ..source
             },
             tags: TagTimes {

@@ -10,7 +10,7 @@ use super::{
     challenge::Offer,
     clock,
     credential::{Credential, Scheme},
-    dial::{Dialer, Shared},
+    dial::{Dialer, Shared, via},
     error::{Answer, SourceError},
     metrics::SourceMetrics,
     refusal::Refusals,
@@ -66,6 +66,7 @@ impl Upstreams {
             names,
             timeouts: config.timeouts,
             metrics: metrics.clone(),
+            via: via(&config.pseudonym)?,
         };
         let mut configured = HashMap::new();
         for (name, registry) in &config.registries {

@@ -39,6 +39,8 @@ pub struct Config {
     pub registries: HashMap<RegistryName, RegistryConfig>,
     pub allow: Vec<Pattern>,
     pub timeouts: Timeouts,
+    /// The name that this process writes into `Via` (RFC 9110, section 7.6.3): visible ASCII.
+    pub pseudonym: String,
 }
 
 /// One registry that the operator named.
@@ -143,7 +145,7 @@ pub fn check(
         Ok(Config {
             registries: checked,
             allow: patterns,
-            timeouts: Timeouts::default(),
+            ..Config::default()
         })
     } else {
         Err(problems)
@@ -159,6 +161,7 @@ impl Default for Config {
             registries: HashMap::new(),
             allow: Vec::new(),
             timeouts: Timeouts::default(),
+            pseudonym: "darter".to_owned(),
         }
     }
 }
