@@ -64,10 +64,28 @@ impl Darter {
     /// # Errors
     /// It does not come up; the error has what it said.
     pub fn run(config: &str, home: &Home) -> Result<Self> {
+        Self::run_logging("info", config, home)
+    }
+
+    /// As [`Darter::run`], with as much in its log as `filter` chooses.
+    ///
+    /// # Errors
+    /// As [`Darter::run`].
+    pub fn run_logging(filter: &str, config: &str, home: &Home) -> Result<Self> {
         let config = home.write("darter.toml", config)?;
         let mut command = process::command(home.binary());
+        command.env("DARTER_LOG", filter);
         command.arg("run").arg("--config").arg(config);
         Self::start(command, home)
+    }
+
+    /// All that it counts, as a collector reads it.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn metrics(&self) -> Result<String> {
+        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
+        Ok(told.text())
     }
 
     fn start(command: Command, home: &Home) -> Result<Self> {
@@ -115,8 +133,7 @@ impl Darter {
     /// # Errors
     /// It does not answer, or counts nothing of that name.
     pub fn metric(&self, name: &str) -> Result<f64> {
-        let told = Request::get("/metrics").fetch(self.listener("admin")?)?;
-        let text = told.text();
+        let text = self.metrics()?;
         let is_it = |line: &&str| {
             let rest = line.strip_prefix(name);
             rest.is_some_and(|rest| rest.starts_with(['{', ' ', ',', '}']))

@@ -13,6 +13,7 @@ mod pull;
 mod raw;
 mod refused;
 mod sealed;
+mod secrets;
 mod stage;
 mod swarm;
 mod two_hosts;
