@@ -122,6 +122,7 @@ impl Proxy {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.metrics.refusal(refusal.fault);
+                record.fault = Some(refusal.fault);
                 tracing::debug!(fault = refusal.fault.label(), reason = %refusal.message, "refused");
                 refused(&refusal, ask.asker)
             }

@@ -5,6 +5,7 @@ mod direct;
 mod faults;
 mod herd;
 mod kill;
+mod log_lines;
 mod loops;
 mod memory;
 mod operator;
