@@ -9,6 +9,7 @@ mod log_lines;
 mod loops;
 mod memory;
 mod operator;
+mod patience;
 mod paused;
 mod pull;
 mod raw;

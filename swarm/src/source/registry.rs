@@ -62,6 +62,10 @@ pub struct Timeouts {
     pub stall: Duration,
     /// The pause before the first retry; later ones are longer.
     pub backoff: Duration,
+    /// From the request to the head of the response, for who can go elsewhere: retries included.
+    pub fallback: Duration,
+    /// How long those do not wait again for an upstream that kept silent; zero to wait each time.
+    pub fallback_memory: Duration,
 }
 
 /// Where a URL connects to, as written: host in lower case, and port.
@@ -183,6 +187,8 @@ impl Default for Timeouts {
             response: Duration::from_secs(30),
             stall: Duration::from_secs(30),
             backoff: Duration::from_millis(100),
+            fallback: Duration::from_secs(10),
+            fallback_memory: Duration::from_secs(30),
         }
     }
 }

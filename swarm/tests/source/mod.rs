@@ -53,6 +53,7 @@ fn upstreams_with_names(
         response: Duration::from_millis(300),
         stall: Duration::from_millis(300),
         backoff: Duration::from_millis(1),
+        ..Timeouts::default()
     };
     let registries = HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]);
     let config = Config {
