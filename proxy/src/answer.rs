@@ -6,7 +6,7 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
 };
-use swarm::source::Credential;
+use swarm::source::{Credential, Patience};
 
 use crate::{
     body::{AnswerBody, Content},
@@ -51,6 +51,15 @@ const OCI_NAMESPACE: HeaderName = HeaderName::from_static("oci-namespace");
 impl Ask {
     pub(crate) fn header(&self, name: &HeaderName) -> Option<&str> {
         self.headers.get(name)?.to_str().ok()
+    }
+
+    /// How long a silent upstream is waited for.
+    pub(crate) fn patience(&self) -> Patience {
+        if self.asker.can_fall_back() {
+            Patience::Short
+        } else {
+            Patience::Long
+        }
     }
 
     pub(crate) fn is_head(&self) -> bool {
@@ -122,6 +131,7 @@ impl Proxy {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.metrics.refusal(refusal.fault);
+                record.fault = Some(refusal.fault);
                 tracing::debug!(fault = refusal.fault.label(), reason = %refusal.message, "refused");
                 refused(&refusal, ask.asker)
             }

@@ -99,14 +99,17 @@ impl Proxy {
             credential: ask.credential.clone(),
             proof,
         };
-        let opened = match self.engine.open(request.clone()).await {
+        let opened = match self.engine.open(request.clone(), ask.patience()).await {
             Err(OpenError::NotProven) if proof == ReadProof::Unchecked => {
                 self.prove(ask, target, named).await?;
                 self.engine
-                    .open(OpenRequest {
-                        proof: ReadProof::Checked,
-                        ..request
-                    })
+                    .open(
+                        OpenRequest {
+                            proof: ReadProof::Checked,
+                            ..request
+                        },
+                        ask.patience(),
+                    )
                     .await
             }
             opened => opened,
@@ -118,7 +121,7 @@ impl Proxy {
     /// followed: where it leads has no say in who may read.
     async fn prove(&self, ask: &Ask, target: &Target, named: Named) -> Result<(), Refusal> {
         let request = head(ask, target, named, Redirects::Stop);
-        match self.upstream.send(request).await {
+        match self.upstream.send(request, ask.patience()).await {
             Ok(response) if response.status.is_success() || response.status.is_redirection() => {
                 Ok(())
             }
@@ -150,7 +153,7 @@ impl Proxy {
         }
         let told = match self
             .upstream
-            .send(head(ask, target, named, Redirects::Follow))
+            .send(head(ask, target, named, Redirects::Follow), ask.patience())
             .await
         {
             Ok(response) => response.content_length,
@@ -181,7 +184,7 @@ impl Proxy {
             range,
             ..head(ask, target, named, Redirects::Follow)
         };
-        let sent = self.upstream.send(request).await;
+        let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, named.missing()))?;
         Ok(whole_size(&response))
     }

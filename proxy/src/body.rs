@@ -88,9 +88,13 @@ impl AnswerBody {
     }
 
     /// Stops the answer where it is. Nothing wakes the body again: the connection is about to end.
-    fn cut_off(&mut self, why: &str) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn cut_off(
+        &mut self,
+        fault: Fault,
+        why: &str,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
         self.is_cut = true;
-        self.record.cut(why);
+        self.record.cut(fault, why);
         self.cut.ask();
         Poll::Pending
     }
@@ -129,10 +133,12 @@ impl Body for AnswerBody {
         match next {
             Poll::Pending => Poll::Pending,
             Poll::Ready(Some(Ok(bytes))) => this.data(bytes),
-            Poll::Ready(Some(Err(broken))) => this.cut_off(&broken.reason),
-            Poll::Ready(None) if this.remaining.is_some_and(|remaining| remaining > 0) => {
-                this.cut_off("the source ended before the promised length")
-            }
+            Poll::Ready(Some(Err(broken))) => this.cut_off(broken.fault, &broken.reason),
+            Poll::Ready(None) if this.remaining.is_some_and(|remaining| remaining > 0) => this
+                .cut_off(
+                    Fault::Failing,
+                    "the source ended before the promised length",
+                ),
             Poll::Ready(None) => Poll::Ready(None),
         }
     }

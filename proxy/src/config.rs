@@ -62,6 +62,15 @@ pub struct RawConfig {
     #[serde(with = "humantime_serde")]
     pub upstream_stall_timeout: Duration,
 
+    /// How long who can go elsewhere waits for an upstream that says nothing, retries included: a
+    /// client that falls back, and a tag that has an older answer. Not while other hosts fetch.
+    #[serde(with = "humantime_serde")]
+    pub upstream_fallback_timeout: Duration,
+
+    /// How long those do not wait again for an upstream that kept silent; zero to wait each time.
+    #[serde(with = "humantime_serde")]
+    pub upstream_fallback_memory: Duration,
+
     /// How long a connection may wait for its next request.
     #[serde(with = "humantime_serde")]
     pub idle_timeout: Duration,
@@ -125,6 +134,8 @@ impl Default for RawConfig {
             upstream_connect_timeout: upstream.connect,
             upstream_response_timeout: upstream.response,
             upstream_stall_timeout: upstream.stall,
+            upstream_fallback_timeout: upstream.fallback,
+            upstream_fallback_memory: upstream.fallback_memory,
             idle_timeout: Duration::from_secs(120),
             client_stall_timeout: Duration::from_secs(600),
         }
@@ -182,8 +193,11 @@ impl RawConfig {
                     connect: self.upstream_connect_timeout,
                     response: self.upstream_response_timeout,
                     stall: self.upstream_stall_timeout,
+                    fallback: self.upstream_fallback_timeout,
+                    fallback_memory: self.upstream_fallback_memory,
                     ..Timeouts::default()
                 },
+                pseudonym: surroundings.pseudonym.to_owned(),
                 ..source
             },
             tags: TagTimes {
@@ -218,6 +232,10 @@ impl RawConfig {
                 self.upstream_response_timeout,
             ),
             ("proxy.upstream_stall_timeout", self.upstream_stall_timeout),
+            (
+                "proxy.upstream_fallback_timeout",
+                self.upstream_fallback_timeout,
+            ),
             ("proxy.idle_timeout", self.idle_timeout),
             ("proxy.client_stall_timeout", self.client_stall_timeout),
         ]
@@ -274,6 +292,8 @@ mod tests {
             tags_max: 0,
             manifest_size_max: ByteSize::mib(17),
             upstream_stall_timeout: Duration::ZERO,
+            upstream_fallback_timeout: Duration::ZERO,
+            upstream_fallback_memory: Duration::ZERO,
             idle_timeout: Duration::ZERO,
             ..RawConfig::default()
         })
@@ -289,6 +309,7 @@ mod tests {
             "proxy.allow[*]",
             "proxy.tags_max",
             "proxy.upstream_stall_timeout",
+            "proxy.upstream_fallback_timeout",
             "proxy.idle_timeout",
             "proxy.manifest_size_max",
         ];

@@ -5,7 +5,7 @@ use std::{ops::Range, pin::Pin};
 use protocol::TaskId;
 use swarm::{
     open::{Held, OpenError, OpenRequest},
-    source::{SourceError, UpstreamRequest, UpstreamResponse},
+    source::{Patience, SourceError, UpstreamRequest, UpstreamResponse},
 };
 
 use crate::body::ContentStream;
@@ -13,7 +13,12 @@ use crate::body::ContentStream;
 /// Contents by digest.
 #[async_trait::async_trait]
 pub trait Engine: Send + Sync + std::fmt::Debug {
-    async fn open(&self, request: OpenRequest) -> Result<OpenContent, OpenError>;
+    /// Opens a content, with so much patience for a silent upstream.
+    async fn open(
+        &self,
+        request: OpenRequest,
+        patience: Patience,
+    ) -> Result<OpenContent, OpenError>;
 
     /// What is known of a content without opening it.
     async fn held(&self, task: TaskId) -> Option<Held>;
@@ -22,7 +27,11 @@ pub trait Engine: Send + Sync + std::fmt::Debug {
 /// All that is not a content: tags, lists, and whether somebody may read.
 #[async_trait::async_trait]
 pub trait Upstream: Send + Sync + std::fmt::Debug {
-    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, SourceError>;
+    async fn send(
+        &self,
+        request: UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError>;
 }
 
 /// An open content.

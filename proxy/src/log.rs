@@ -9,6 +9,7 @@ use tokio::time::Instant;
 
 use crate::{
     client::ClientKind,
+    error::Fault,
     metrics::{ByteOrigin, Metrics, RequestKind},
 };
 
@@ -34,6 +35,8 @@ pub(crate) struct Record {
     /// The `Range` as it was understood.
     pub(crate) range: Option<String>,
     pub(crate) status: u16,
+    /// Why it is refused, as the table on top of `error.rs` names it.
+    pub(crate) fault: Option<Fault>,
     began: Instant,
     first_byte: Option<Duration>,
     sent: u64,
@@ -72,6 +75,7 @@ impl Record {
             reference: String::new(),
             range: None,
             status: 0,
+            fault: None,
             began: now(),
             first_byte: None,
             sent: 0,
@@ -88,7 +92,8 @@ impl Record {
     }
 
     /// The body ends before its end.
-    pub(crate) fn cut(&mut self, why: &str) {
+    pub(crate) fn cut(&mut self, fault: Fault, why: &str) {
+        self.fault = Some(fault);
         self.broken = Some(why.to_owned());
         self.metrics.cut.inc();
     }
@@ -114,6 +119,7 @@ impl Record {
             reference = self.reference,
             range = self.range,
             status = self.status,
+            fault = self.fault.map(Fault::label),
             bytes = self.sent,
             bytes_hit = served.hit,
             bytes_joined = served.joined,

@@ -67,7 +67,7 @@ impl Proxy {
             credential: ask.credential.clone(),
             redirects: Redirects::Follow,
         };
-        let sent = self.upstream.send(request).await;
+        let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, missing))?;
         let len_max = self.config.manifest_len_max as u64;
         if response

@@ -72,13 +72,18 @@ pub struct Tag(String);
 pub enum RouteError {
     #[error("nothing is served at this path")]
     NoSuchPath,
-    #[error("{0:?} is no registry, repository or tag name")]
-    Name(String),
-    #[error("{0:?} is no digest: {1}")]
-    Digest(String, protocol::digest::DigestError),
+    #[error("{0} is no registry, repository or tag name")]
+    Name(Shown),
+    #[error("{0} is no digest: {1}")]
+    Digest(Shown, protocol::digest::DigestError),
     #[error("{0} is this proxy itself")]
     Loop(String),
 }
+
+/// What a request wrote where a name belongs, as far as it may be told and logged: no name has an
+/// `@` in it, and what has may be a password before a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shown(Option<String>);
 
 /// Who this proxy is and what a bare name means.
 #[derive(Debug, Clone)]
@@ -182,6 +187,24 @@ impl Router {
     }
 }
 
+// === impl Shown ===
+
+impl Shown {
+    fn of(text: &str) -> Self {
+        let is_safe = !text.contains('@') && !text.to_ascii_lowercase().contains("%40");
+        Self(is_safe.then(|| text.to_owned()))
+    }
+}
+
+impl fmt::Display for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Some(text) => write!(f, "{text:?}"),
+            None => f.write_str("what holds an `@`"),
+        }
+    }
+}
+
 // === impl Reference, Tag ===
 
 impl fmt::Display for Reference {
@@ -212,7 +235,7 @@ impl FromStr for Tag {
         if holds {
             Ok(Self(text.to_owned()))
         } else {
-            Err(RouteError::Name(text.to_owned()))
+            Err(RouteError::Name(Shown::of(text)))
         }
     }
 }
@@ -222,7 +245,7 @@ fn decode(path: &str) -> Result<Cow<'_, str>, RouteError> {
     if !path.contains('%') {
         return Ok(Cow::Borrowed(path));
     }
-    let bad = || RouteError::Name(path.to_owned());
+    let bad = || RouteError::Name(Shown::of(path));
     if path.to_ascii_lowercase().contains("%2f") {
         return Err(bad());
     }
@@ -248,11 +271,11 @@ fn split(path: &str) -> Result<(&str, Resource), RouteError> {
 
 fn digest(text: &str) -> Result<Digest, RouteError> {
     text.parse()
-        .map_err(|error| RouteError::Digest(text.to_owned(), error))
+        .map_err(|error| RouteError::Digest(Shown::of(text), error))
 }
 
 fn registry(text: &str) -> Result<RegistryName, RouteError> {
-    text.parse().map_err(|_| RouteError::Name(text.to_owned()))
+    text.parse().map_err(|_| RouteError::Name(Shown::of(text)))
 }
 
 /// Hub's official images have one component in their short name and `library/` in their real one.
@@ -263,7 +286,7 @@ fn repository(registry: &RegistryName, name: &str) -> Result<Repository, RouteEr
     } else {
         Cow::Borrowed(name)
     };
-    full.parse().map_err(|_| RouteError::Name(name.to_owned()))
+    full.parse().map_err(|_| RouteError::Name(Shown::of(name)))
 }
 
 /// The first `ns` of the query; an empty one says nothing.

@@ -11,7 +11,7 @@ use futures_util::{Stream, StreamExt};
 use protocol::TaskId;
 use swarm::{
     Held, How, OpenError, OpenRequest, Reader, Served, Swarm,
-    source::{SourceError, UpstreamRequest, UpstreamResponse, Upstreams},
+    source::{Patience, SourceError, UpstreamRequest, UpstreamResponse, Upstreams},
 };
 
 use crate::{
@@ -28,8 +28,12 @@ struct Reading {
 
 #[async_trait::async_trait]
 impl Engine for Swarm {
-    async fn open(&self, request: OpenRequest) -> Result<OpenContent, OpenError> {
-        let opened = Swarm::open(self, request).await?;
+    async fn open(
+        &self,
+        request: OpenRequest,
+        patience: Patience,
+    ) -> Result<OpenContent, OpenError> {
+        let opened = self.open_with(request, patience).await?;
         let served = opened.reader.served();
         Ok(OpenContent {
             size: opened.size,
@@ -49,8 +53,15 @@ impl Engine for Swarm {
 
 #[async_trait::async_trait]
 impl Upstream for Upstreams {
-    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, SourceError> {
-        Upstreams::send(self, &request).await
+    async fn send(
+        &self,
+        request: UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError> {
+        match patience {
+            Patience::Long => Upstreams::send(self, &request).await,
+            Patience::Short => self.send_briefly(&request).await,
+        }
     }
 }
 

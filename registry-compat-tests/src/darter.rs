@@ -67,6 +67,19 @@ impl Darter {
         Self::run_by(|program| process::command(program), config, home)
     }
 
+    /// As [`Darter::run`], with as much in its log as `filter` chooses.
+    ///
+    /// # Errors
+    /// As [`Darter::run`].
+    pub fn run_logging(filter: &str, config: &str, home: &Home) -> Result<Self> {
+        let enter = |program: &str| {
+            let mut command = process::command(program);
+            command.env("DARTER_LOG", filter);
+            command
+        };
+        Self::run_by(enter, config, home)
+    }
+
     /// `darter run` with `config`, by the command that `enter` makes of the program's name.
     ///
     /// # Errors

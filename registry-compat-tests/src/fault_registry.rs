@@ -22,14 +22,14 @@ use tokio::{
     runtime::{Builder, Runtime},
 };
 
-pub use self::{
-    contents::Guard,
-    fault::{End, Fault, Framing, On, Times},
-    flow::{Sluice, Trickle},
-};
 use self::{
     contents::{Contents, Head, Reply},
     fault::Rule,
+};
+pub use self::{
+    contents::{Guard, REALM_SECRET},
+    fault::{End, Fault, Framing, On, Times},
+    flow::{Sluice, Trickle},
 };
 use crate::process::Stopwatch;
 

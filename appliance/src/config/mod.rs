@@ -125,7 +125,7 @@ impl RawConfig {
         }
         let surroundings = proxy::config::Surroundings {
             data_dir: &self.data_dir,
-            pseudonym: "darter",
+            pseudonym: &pseudonym(),
             read: |path: &Path| std::fs::read(path),
         };
         let proxy = told(self.proxy.check(&surroundings), &mut problems);
@@ -201,6 +201,11 @@ fn check_roles(names: &[String], problems: &mut Vec<Problem>) -> Roles {
         }
     }
     roles.into_iter().collect()
+}
+
+/// A name that no other process has, so that only a request of this one is taken for a loop.
+fn pseudonym() -> String {
+    format!("darter-{:016x}", rand::random::<u64>())
 }
 
 fn not_built(role: Role) -> String {

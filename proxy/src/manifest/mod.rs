@@ -14,7 +14,7 @@ use http::{StatusCode, header};
 use protocol::{ContentKind, Digest, Origin, TaskId};
 use swarm::{
     open::{OpenRequest, ReadProof, Wanted},
-    source::Redirects,
+    source::{Patience, Redirects},
 };
 
 use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
@@ -71,7 +71,12 @@ impl Proxy {
         };
         let resolved = self
             .tags
-            .resolve(&self.upstream, name, ask.credential.as_ref())
+            .resolve(
+                &self.upstream,
+                name,
+                ask.credential.as_ref(),
+                ask.patience(),
+            )
             .await;
         let resolved = resolved.map_err(|error| {
             self.metrics.tag(TagAnswer::Refused);
@@ -154,7 +159,7 @@ impl Proxy {
     ) -> Result<Option<Described>, Refusal> {
         let response = match self
             .upstream
-            .send(head(ask, target, named, Redirects::Follow))
+            .send(head(ask, target, named, Redirects::Follow), ask.patience())
             .await
         {
             Ok(response) => response,
@@ -173,7 +178,10 @@ impl Proxy {
 
     /// What a tag stands for, asked for nobody in particular.
     pub(crate) async fn digest_of(&self, tag: TagName) -> Result<Digest, Refusal> {
-        let resolved = self.tags.resolve(&self.upstream, tag, None).await;
+        let resolved = self
+            .tags
+            .resolve(&self.upstream, tag, None, Patience::Long)
+            .await;
         let resolved =
             resolved.map_err(|error| upstream::refusal(&error, Fault::ManifestUnknown))?;
         Ok(resolved.resolution.digest)
@@ -188,7 +196,7 @@ impl Proxy {
             credential: None,
             proof: ReadProof::Unchecked,
         };
-        let opened = self.engine.open(request).await;
+        let opened = self.engine.open(request, Patience::Long).await;
         let content =
             opened.map_err(|error| upstream::open_refusal(&error, Fault::ManifestUnknown))?;
         let whole = self.collect(content).await?;

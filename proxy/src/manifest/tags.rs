@@ -19,8 +19,8 @@ use http::header;
 use moka::future::Cache;
 use protocol::Digest;
 use swarm::source::{
-    Access, Credential, Fingerprint, Method, Redirects, Reference, Resource, SourceError,
-    UpstreamRequest,
+    Access, Credential, Fingerprint, Method, Patience, Redirects, Reference, Resource, SourceError,
+    UpstreamRequest, UpstreamResponse,
 };
 
 use super::{
@@ -38,8 +38,8 @@ pub(crate) struct Tags {
     /// Answers that took a credential.
     private: Cache<Caller, Resolution>,
     /// Errors of the last seconds: tags that are not there, upstreams that fail.
-    failed: Cache<Caller, (SystemTime, Arc<SourceError>)>,
-    flights: Mutex<HashMap<Caller, WeakShared<Flight>>>,
+    failed: Cache<Asking, (SystemTime, Arc<SourceError>)>,
+    flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
     times: TagTimes,
     manifest_len_max: usize,
     clock: fn() -> SystemTime,
@@ -59,6 +59,13 @@ pub(crate) struct Resolved {
 struct Caller {
     tag: TagName,
     fingerprint: Option<Fingerprint>,
+}
+
+/// A question for a tag. Those who wait longer have one of their own.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Asking {
+    caller: Caller,
+    patience: Patience,
 }
 
 type Flight = BoxFuture<'static, Result<(Resolution, Access), Arc<SourceError>>>;
@@ -96,6 +103,7 @@ impl Tags {
         source: &Arc<dyn Upstream>,
         tag: TagName,
         credential: Option<&Credential>,
+        patience: Patience,
     ) -> Result<Resolved, Arc<SourceError>> {
         let now = (self.clock)();
         let fingerprint = credential.map(Credential::fingerprint);
@@ -106,9 +114,15 @@ impl Tags {
         if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
             return Ok(known.clone());
         }
-        let error = match self.asked_lately(&caller, now).await {
+        // Who has an older answer has somewhere else to go.
+        let patience = match (freshness, &known) {
+            (Freshness::Revalidate, Some(_)) => Patience::Short,
+            (Freshness::Fresh | Freshness::Revalidate | Freshness::Ask, _) => patience,
+        };
+        let asking = Asking { caller, patience };
+        let error = match self.asked_lately(&asking, now).await {
             Some(error) => error,
-            None => match self.ask(source, &caller, credential).await {
+            None => match self.ask(source, &asking, credential).await {
                 Ok(resolved) => return Ok(resolved),
                 Err(error) => error,
             },
@@ -142,8 +156,8 @@ impl Tags {
     }
 
     /// The error of a moment ago, so that a failing upstream is not asked by every request.
-    async fn asked_lately(&self, caller: &Caller, now: SystemTime) -> Option<Arc<SourceError>> {
-        let (failed_at, error) = self.failed.get(caller).await?;
+    async fn asked_lately(&self, asking: &Asking, now: SystemTime) -> Option<Arc<SourceError>> {
+        let (failed_at, error) = self.failed.get(asking).await?;
         let is_recent = now
             .duration_since(failed_at)
             .is_ok_and(|age| age < UNKNOWN_TTL);
@@ -153,10 +167,11 @@ impl Tags {
     async fn ask(
         &self,
         source: &Arc<dyn Upstream>,
-        caller: &Caller,
+        asking: &Asking,
         credential: Option<&Credential>,
     ) -> Result<Resolved, Arc<SourceError>> {
-        match self.fly(source, caller, credential).await {
+        let caller = &asking.caller;
+        match self.fly(source, asking, credential).await {
             Ok((resolution, Access::Anonymous)) => {
                 self.shelf.put(&caller.tag, resolution.clone()).await;
                 Ok(Resolved {
@@ -178,7 +193,7 @@ impl Tags {
                 })
             }
             Err(error) => {
-                self.forget(caller, &error).await;
+                self.forget(asking, &error).await;
                 Err(error)
             }
         }
@@ -186,11 +201,12 @@ impl Tags {
 
     /// A refusal is never remembered for the next caller, and an answer is, as long as it is only
     /// the upstream that is away.
-    async fn forget(&self, caller: &Caller, error: &Arc<SourceError>) {
+    async fn forget(&self, asking: &Asking, error: &Arc<SourceError>) {
+        let caller = &asking.caller;
         let is_refusal = matches!(**error, SourceError::Refused(_));
         if !is_refusal {
             self.failed
-                .insert(caller.clone(), ((self.clock)(), Arc::clone(error)))
+                .insert(asking.clone(), ((self.clock)(), Arc::clone(error)))
                 .await;
         }
         if !upstream::is_outage(error) {
@@ -207,17 +223,18 @@ impl Tags {
     fn fly(
         &self,
         source: &Arc<dyn Upstream>,
-        caller: &Caller,
+        asking: &Asking,
         credential: Option<&Credential>,
     ) -> Shared<Flight> {
         let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(caller).and_then(WeakShared::upgrade) {
+        if let Some(flight) = flights.get(asking).and_then(WeakShared::upgrade) {
             return flight;
         }
         flights.retain(|_, flight| flight.upgrade().is_some());
         let question = Question {
             source: Arc::clone(source),
-            tag: caller.tag.clone(),
+            tag: asking.caller.tag.clone(),
+            patience: asking.patience,
             credential: credential.cloned(),
             len_max: self.manifest_len_max,
             clock: self.clock,
@@ -226,7 +243,7 @@ impl Tags {
             .boxed()
             .shared();
         if let Some(weak) = flight.downgrade() {
-            flights.insert(caller.clone(), weak);
+            flights.insert(asking.clone(), weak);
         }
         flight
     }
@@ -236,6 +253,7 @@ impl Tags {
 struct Question {
     source: Arc<dyn Upstream>,
     tag: TagName,
+    patience: Patience,
     credential: Option<Credential>,
     len_max: usize,
     clock: fn() -> SystemTime,
@@ -245,7 +263,7 @@ struct Question {
 
 impl Question {
     async fn ask(&self) -> Result<(Resolution, Access), SourceError> {
-        let response = self.source.send(self.request(Method::Head)).await;
+        let response = self.send(Method::Head).await;
         match response {
             Ok(response) => {
                 let digest = response.headers.get(DOCKER_CONTENT_DIGEST);
@@ -269,7 +287,7 @@ impl Question {
 
     /// For an upstream that tells no digest that can be used: the body has it.
     async fn ask_whole(&self) -> Result<(Resolution, Access), SourceError> {
-        let response = self.source.send(self.request(Method::Get)).await?;
+        let response = self.send(Method::Get).await?;
         let told = response.headers.get(header::CONTENT_TYPE).cloned();
         let access = response.access;
         let body = response.body.collect(self.len_max).await?;
@@ -278,6 +296,11 @@ impl Question {
             self.resolution(digest, told.as_ref(), Some(body.len() as u64)),
             access,
         ))
+    }
+
+    async fn send(&self, method: Method) -> Result<UpstreamResponse, SourceError> {
+        let request = self.request(method);
+        self.source.send(request, self.patience).await
     }
 
     fn request(&self, method: Method) -> UpstreamRequest {

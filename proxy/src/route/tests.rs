@@ -221,6 +221,23 @@ fn a_path_that_is_not_of_the_api_leads_nowhere() {
     }
 }
 
+#[track_caller]
+fn tells(target: &str, expect: &str) {
+    let told = route(Method::GET, target).map_err(|error| error.to_string());
+    assert_eq!(told, Err(expect.to_owned()), "{target}");
+}
+
+#[test]
+fn what_is_no_name_is_repeated_unless_it_may_hold_a_password() {
+    let name = "is no registry, repository or tag name";
+    tells("/v2/A/manifests/v1", &format!("\"A\" {name}"));
+    let hidden = format!("what holds an `@` {name}");
+    tells("/v2/a/manifests/v1?ns=me:secret@r.example", &hidden);
+    tells("/v2/a/manifests/v1?ns=me:secret%40r.example", &hidden);
+    tells("/v2/me:secret%40r.example%2fa/manifests/v1", &hidden);
+    tells("http://me:secret@r.example/v2/a/manifests/v1", &hidden);
+}
+
 #[test]
 fn the_proxy_does_not_ask_itself() {
     refuses("/v2/localhost:65001/localhost:65001/a/manifests/v1", "loop");

@@ -25,7 +25,9 @@ use proxy::{
 };
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
-    source::{Access, Answer, AnsweredBy, Body, SourceError, UpstreamRequest, UpstreamResponse},
+    source::{
+        Access, Answer, AnsweredBy, Body, Patience, SourceError, UpstreamRequest, UpstreamResponse,
+    },
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -211,7 +213,7 @@ impl FakeEngine {
 
 #[async_trait::async_trait]
 impl Engine for FakeEngine {
-    async fn open(&self, request: OpenRequest) -> Result<OpenContent, OpenError> {
+    async fn open(&self, request: OpenRequest, _: Patience) -> Result<OpenContent, OpenError> {
         self.opened.fetch_add(1, Ordering::SeqCst);
         let Some(content) = self.find(request.task) else {
             return Err(OpenError::Source(Arc::new(status(404))));
@@ -323,7 +325,11 @@ impl std::fmt::Debug for FakeUpstream {
 
 #[async_trait::async_trait]
 impl Upstream for FakeUpstream {
-    async fn send(&self, request: UpstreamRequest) -> Result<UpstreamResponse, SourceError> {
+    async fn send(
+        &self,
+        request: UpstreamRequest,
+        _: Patience,
+    ) -> Result<UpstreamResponse, SourceError> {
         self.asked.fetch_add(1, Ordering::SeqCst);
         let _permit = self.gate.acquire().await;
         let respond = self.respond.lock().map(|respond| Arc::clone(&respond));

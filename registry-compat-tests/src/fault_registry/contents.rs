@@ -59,6 +59,9 @@ pub(super) struct Reply {
 /// The token that the registry's own token endpoint gives.
 const TOKEN: &str = "let-me-in";
 
+/// What its realm carries in the query, and nobody but the asker may be told.
+pub const REALM_SECRET: &str = "secret-of-the-realm";
+
 /// Descriptors of one page of referrers.
 const PAGE: usize = 2;
 
@@ -120,7 +123,8 @@ impl Contents {
             Guard::Basic => "Basic realm=\"registry\"".to_owned(),
             Guard::Token if told == Some(&format!("Bearer {TOKEN}")) => return None,
             Guard::Token => {
-                format!("Bearer realm=\"http://{authority}/token\",service=\"registry\"")
+                let realm = format!("http://{authority}/token?key={REALM_SECRET}");
+                format!("Bearer realm=\"{realm}\",service=\"registry\"")
             }
         };
         Some(Reply::error(401, "UNAUTHORIZED").with("WWW-Authenticate", &challenge))

@@ -1,6 +1,8 @@
 //! Opens contents: finds who has the bytes on this host, waits until their size is known, and
 //! keeps what is private from those whom its registry has not let in.
 
+use std::sync::Arc;
+
 use protocol::{Origin, TaskId, Up, Visibility};
 use tokio::sync::watch;
 
@@ -10,7 +12,7 @@ use crate::{
     direct,
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
     reader::{Buffer, InterestGuard, Reader, Reading},
-    source::SourceError,
+    source::{Brief, Errand, Patience, SourceError},
     task::{ActiveTask, Message, Progress, Stage, TaskFailure, driver::NOBODY},
 };
 
@@ -30,6 +32,15 @@ impl Swarm {
     ///
     /// Returns once its size is known, so that an answer can be begun.
     pub async fn open(&self, request: OpenRequest) -> Result<Opened, OpenError> {
+        self.open_with(request, Patience::Long).await
+    }
+
+    /// As [`Swarm::open`], with so much patience for a silent upstream.
+    pub async fn open_with(
+        &self,
+        request: OpenRequest,
+        patience: Patience,
+    ) -> Result<Opened, OpenError> {
         self.refuse_resume_of_spoiled(&request)?;
         let mut last = OpenError::ShuttingDown;
         for _ in 0..OPEN_TRIES {
@@ -45,11 +56,15 @@ impl Swarm {
                 let size = seen.told_size.filter(|_| seen.content.is_none())?;
                 request.wanted.resolve(size).is_none().then_some(size)
             };
-            let _ = progress
-                .wait_for(|seen| {
-                    seen.content.is_some() || is_over(&seen.stage) || past_the_end(seen).is_some()
-                })
-                .await;
+            let is_told = |seen: &Progress| {
+                seen.content.is_some() || is_over(&seen.stage) || past_the_end(seen).is_some()
+            };
+            match patience {
+                Patience::Long => {
+                    let _ = progress.wait_for(is_told).await;
+                }
+                Patience::Short => self.wait_briefly(&mut progress, &request, is_told).await?,
+            }
             let (failure, past_the_end) = {
                 let seen = progress.borrow();
                 (failure_of(&seen), past_the_end(&seen))
@@ -66,9 +81,15 @@ impl Swarm {
                 });
             }
             match failure {
-                None => return self.opened(request, progress, interest, entry).await,
+                None => {
+                    let opened = self.opened(request.clone(), progress, interest, entry)?;
+                    return match opened {
+                        Some(opened) => Ok(opened),
+                        None => self.open_direct(request, patience).await,
+                    };
+                }
                 Some(TaskFailure::NoRoom) => {
-                    return direct::open(&self.inner.surroundings.upstreams, request).await;
+                    return self.open_direct(request, patience).await;
                 }
                 Some(TaskFailure::Corrupt) => last = OpenError::Corrupt,
                 Some(TaskFailure::Removed | TaskFailure::Cancelled) => {}
@@ -133,13 +154,14 @@ impl Swarm {
         Ok(active)
     }
 
-    async fn opened(
+    /// The content of a download; `None` where its bytes are not for this request.
+    fn opened(
         &self,
         request: OpenRequest,
         progress: watch::Receiver<Progress>,
         interest: InterestGuard,
         entry: Entry,
-    ) -> Result<Opened, OpenError> {
+    ) -> Result<Option<Opened>, OpenError> {
         let (content, how, held_before) = {
             let seen = progress.borrow();
             let Some(content) = seen.content.clone() else {
@@ -158,9 +180,7 @@ impl Swarm {
         };
         match (refusal(&content.visibility, &request), entry) {
             // Held for another registry: these bytes must come from the one that is named.
-            (Some(Refusal::OtherOrigin), _) => {
-                return direct::open(&self.inner.surroundings.upstreams, request).await;
-            }
+            (Some(Refusal::OtherOrigin), _) => return Ok(None),
             // The download itself is the proof for the one whose credential it is.
             (Some(Refusal::NotProven), Entry::Joined { same_caller: false }) => {
                 return Err(OpenError::NotProven);
@@ -168,12 +188,60 @@ impl Swarm {
             (Some(Refusal::NotProven), Entry::Started | Entry::Joined { same_caller: true })
             | (None, _) => {}
         }
-        self.reading(
-            request,
-            progress,
-            Some(interest),
-            (content, how, held_before),
-        )
+        let content = (content, how, held_before);
+        self.reading(request, progress, Some(interest), content)
+            .map(Some)
+    }
+
+    /// Waits until `is_told`, and no longer than the patience of somebody who can go elsewhere while
+    /// this host itself asks the upstream. As long as it does not, it is others who fetch, or the
+    /// scheduler who says to wait for them: they are known to be alive, and whoever left them would
+    /// ask the upstream beside them.
+    async fn wait_briefly(
+        &self,
+        progress: &mut watch::Receiver<Progress>,
+        request: &OpenRequest,
+        is_told: impl Fn(&Progress) -> bool,
+    ) -> Result<(), OpenError> {
+        let silent = |error| OpenError::Source(Arc::new(error));
+        let mut brief = None;
+        loop {
+            // A driver that is gone has said its last word.
+            let turned = progress.wait_for(|seen| is_told(seen) || seen.is_at_source);
+            if turned.await.map_or(true, |seen| is_told(&seen)) {
+                return Ok(());
+            }
+            let brief = match &mut brief {
+                Some(brief) => brief,
+                None => brief.insert(self.briefly(request).await.map_err(silent)?),
+            };
+            let turned = progress.wait_for(|seen| is_told(seen) || !seen.is_at_source);
+            drop(brief.wait(turned).await.map_err(silent)?);
+        }
+    }
+
+    /// Past the store and the swarm.
+    async fn open_direct(
+        &self,
+        request: OpenRequest,
+        patience: Patience,
+    ) -> Result<Opened, OpenError> {
+        let upstreams = &self.inner.surroundings.upstreams;
+        let silent = |error| OpenError::Source(Arc::new(error));
+        match patience {
+            Patience::Long => direct::open(upstreams, request).await,
+            Patience::Short => {
+                let brief = self.briefly(&request).await.map_err(silent)?;
+                let opening = direct::open(upstreams, request);
+                brief.wait(opening).await.map_err(silent)?
+            }
+        }
+    }
+
+    async fn briefly(&self, request: &OpenRequest) -> Result<Brief, SourceError> {
+        let Origin { registry, kind, .. } = &request.origin;
+        let upstreams = &self.inner.surroundings.upstreams;
+        upstreams.briefly(registry, Errand::of(*kind)).await
     }
 
     pub(super) fn reading(

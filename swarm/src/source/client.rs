@@ -10,14 +10,15 @@ use super::{
     challenge::Offer,
     clock,
     credential::{Credential, Scheme},
-    dial::{Dialer, Shared},
+    dial::{Dialer, Shared, via},
     error::{Answer, SourceError},
     metrics::SourceMetrics,
     refusal::Refusals,
-    registry::{Config, SourceConfigError, default_endpoint},
+    registry::{Config, SourceConfigError, Timeouts, default_endpoint},
     request::{Access, UpstreamRequest, UpstreamResponse},
     resolve::{Names, SystemNames},
     retry::{Retries, RetryLimits},
+    silence::Errand,
     token::{Purchase, Scope, Tokens},
     upstream::Upstream,
 };
@@ -46,7 +47,7 @@ const OTHERS_MAX: u64 = 1024;
 
 /// Retries of a request whose answer has not begun.
 const REQUEST_FAILURES_MAX: u32 = 3;
-const REQUEST_WINDOW: Duration = Duration::from_secs(15);
+pub(super) const REQUEST_WINDOW: Duration = Duration::from_secs(15);
 
 // === impl Upstreams ===
 
@@ -66,6 +67,7 @@ impl Upstreams {
             names,
             timeouts: config.timeouts,
             metrics: metrics.clone(),
+            via: via(&config.pseudonym)?,
         };
         let mut configured = HashMap::new();
         for (name, registry) in &config.registries {
@@ -88,6 +90,10 @@ impl Upstreams {
             inner: Arc::new(inner),
             pace: Pace::default(),
         })
+    }
+
+    pub(super) fn timeouts(&self) -> &Timeouts {
+        &self.inner.config.timeouts
     }
 
     /// The same registries, for fetches that keep to `throttle` together.
@@ -114,7 +120,16 @@ impl Upstreams {
     /// The answer to `request`, tried a few times until it begins. A body that breaks off later
     /// is the caller's to resume; [`Upstreams::fetch`] does.
     pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, SourceError> {
-        let mut retries = self.retries(REQUEST_FAILURES_MAX, REQUEST_WINDOW);
+        self.send_within(request, REQUEST_WINDOW).await
+    }
+
+    /// As [`Upstreams::send`], with its retries begun within `window`.
+    pub(super) async fn send_within(
+        &self,
+        request: &UpstreamRequest,
+        window: Duration,
+    ) -> Result<UpstreamResponse, SourceError> {
+        let mut retries = self.retries(REQUEST_FAILURES_MAX, window);
         let start = clock::now();
         loop {
             let error = match self.send_once(request).await {
@@ -154,15 +169,27 @@ impl Upstreams {
         request: &UpstreamRequest,
     ) -> Result<UpstreamResponse, SourceError> {
         let upstream = self.upstream(&request.registry).await?;
+        let answered = self.send_to(&upstream, request).await;
+        let errand = Errand::of_resource(&request.resource);
+        let ask_at = clock::now() + self.inner.config.timeouts.fallback_memory;
+        upstream
+            .silence()
+            .ended(errand, answered.as_ref().err(), ask_at);
+        answered
+    }
+
+    async fn send_to(
+        &self,
+        upstream: &Upstream,
+        request: &UpstreamRequest,
+    ) -> Result<UpstreamResponse, SourceError> {
         let place = (request.registry.clone(), request.repository.clone());
         if let Some(credential) = &request.credential
             && let Some(refusal) = self.inner.refusals.recent(&place).await
         {
-            return self
-                .as_caller(&upstream, request, credential, refusal)
-                .await;
+            return self.as_caller(upstream, request, credential, refusal).await;
         }
-        let refusal = match self.as_nobody(&upstream, request).await {
+        let refusal = match self.as_nobody(upstream, request).await {
             Err(SourceError::Refused(answer)) => answer,
             other => return other,
         };
@@ -170,7 +197,7 @@ impl Upstreams {
             return Err(SourceError::Refused(refusal));
         };
         let answered = self
-            .as_caller(&upstream, request, credential, refusal.clone())
+            .as_caller(upstream, request, credential, refusal.clone())
             .await;
         if answered.is_ok() {
             self.inner.refusals.remember(place, refusal).await;
@@ -178,7 +205,10 @@ impl Upstreams {
         answered
     }
 
-    async fn upstream(&self, registry: &RegistryName) -> Result<Arc<Upstream>, SourceError> {
+    pub(super) async fn upstream(
+        &self,
+        registry: &RegistryName,
+    ) -> Result<Arc<Upstream>, SourceError> {
         if !self.allowed(registry) {
             return Err(SourceError::NotAllowed(registry.clone()));
         }

@@ -7,7 +7,7 @@ use std::{error::Error as _, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
-use http::{HeaderMap, header};
+use http::{HeaderMap, HeaderValue, header};
 use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
 use rustls_pki_types::CertificateDer;
 use rustls_platform_verifier::Verifier;
@@ -41,6 +41,8 @@ pub(super) struct Shared {
     pub(super) names: Arc<dyn Names>,
     pub(super) timeouts: Timeouts,
     pub(super) metrics: SourceMetrics,
+    /// Goes along with every request: who sees his own name there was asked by himself.
+    pub(super) via: HeaderValue,
 }
 
 /// Idle connections kept to one host.
@@ -213,14 +215,13 @@ fn client(
         .connect_timeout(shared.timeouts.connect)
         .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
         .user_agent(concat!("darter/", env!("CARGO_PKG_VERSION")))
-        .default_headers(
-            [(
+        .default_headers(HeaderMap::from_iter([
+            (
                 header::ACCEPT_ENCODING,
-                http::HeaderValue::from_static("identity"),
-            )]
-            .into_iter()
-            .collect(),
-        )
+                HeaderValue::from_static("identity"),
+            ),
+            (header::VIA, shared.via.clone()),
+        ]))
         .build()
         .map_err(|error| problem(&error))
 }
@@ -247,6 +248,14 @@ fn tls(ca: &[CertificateDer<'static>]) -> Result<ClientConfig, SourceConfigError
     };
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
+}
+
+/// What this process writes into `Via`.
+pub(super) fn via(pseudonym: &str) -> Result<HeaderValue, SourceConfigError> {
+    HeaderValue::try_from(format!("1.1 {pseudonym}")).map_err(|error| SourceConfigError {
+        key: "proxy".to_owned(),
+        problem: format!("{pseudonym:?} is no name for Via: {error}"),
+    })
 }
 
 fn problem(error: &dyn std::error::Error) -> SourceConfigError {

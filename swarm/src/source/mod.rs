@@ -13,6 +13,7 @@ mod dial;
 mod error;
 mod fetch;
 mod metrics;
+mod patience;
 mod pattern;
 mod range;
 mod redirect;
@@ -21,6 +22,7 @@ mod registry;
 mod request;
 mod resolve;
 mod retry;
+mod silence;
 mod token;
 mod upstream;
 
@@ -30,6 +32,7 @@ pub use credential::{Credential, Fingerprint, Scheme};
 pub use error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, RedirectFault, SourceError};
 pub use fetch::{Fetch, FetchRequest, MANIFEST_LEN_MAX};
 pub use metrics::SourceMetrics;
+pub(crate) use patience::Brief;
 pub use pattern::{Pattern, PatternError, WELL_KNOWN};
 pub use range::{ByteRange, ContentRange};
 pub use registry::{
@@ -39,3 +42,5 @@ pub use request::{
     Access, Body, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse,
 };
 pub use resolve::{Names, SystemNames};
+pub(crate) use silence::Errand;
+pub use silence::Patience;

@@ -39,6 +39,8 @@ pub struct Config {
     pub registries: HashMap<RegistryName, RegistryConfig>,
     pub allow: Vec<Pattern>,
     pub timeouts: Timeouts,
+    /// The name that this process writes into `Via` (RFC 9110, section 7.6.3): visible ASCII.
+    pub pseudonym: String,
 }
 
 /// One registry that the operator named.
@@ -60,6 +62,10 @@ pub struct Timeouts {
     pub stall: Duration,
     /// The pause before the first retry; later ones are longer.
     pub backoff: Duration,
+    /// From the request to the head of the response, for who can go elsewhere: retries included.
+    pub fallback: Duration,
+    /// How long those do not wait again for an upstream that kept silent; zero to wait each time.
+    pub fallback_memory: Duration,
 }
 
 /// Where a URL connects to, as written: host in lower case, and port.
@@ -143,7 +149,7 @@ pub fn check(
         Ok(Config {
             registries: checked,
             allow: patterns,
-            timeouts: Timeouts::default(),
+            ..Config::default()
         })
     } else {
         Err(problems)
@@ -159,6 +165,7 @@ impl Default for Config {
             registries: HashMap::new(),
             allow: Vec::new(),
             timeouts: Timeouts::default(),
+            pseudonym: "darter".to_owned(),
         }
     }
 }
@@ -180,6 +187,8 @@ impl Default for Timeouts {
             response: Duration::from_secs(30),
             stall: Duration::from_secs(30),
             backoff: Duration::from_millis(100),
+            fallback: Duration::from_secs(10),
+            fallback_memory: Duration::from_secs(30),
         }
     }
 }

@@ -5,7 +5,7 @@
 //! credential that bought it: one caller's token is never used for another, or for anonymous.
 
 use std::{
-    sync::Arc,
+    sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, header};
 use moka::future::Cache;
 use protocol::{RegistryName, Repository};
 use serde::Deserialize;
+use tokio::time::timeout;
 use url::Url;
 
 use super::{
@@ -68,6 +69,8 @@ struct Token {
     /// What it was bought with, to buy the next one.
     challenge: BearerChallenge,
     life: Life,
+    /// When the next one was last looked for in vain, or is being looked for.
+    renewed_last: Mutex<Option<Instant>>,
 }
 
 /// When a token is to be renewed, and when it is worth nothing.
@@ -93,6 +96,10 @@ const LIFE_DEFAULT: Duration = Duration::from_secs(60);
 const LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 /// A refused purchase is not tried again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
+/// How long anybody waits for the next token while the last one holds.
+const RENEWAL_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked for.
+const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 /// The longest answer of a token server that is read, in bytes.
 const TOKEN_ANSWER_LEN_MAX: usize = 64 * 1024;
 
@@ -129,11 +136,35 @@ impl Tokens {
             credential,
             rejected: None,
         };
-        if let Ok(Some(renewed)) = self.obtain(scope, purchase).await {
-            return Some(renewed);
+        if token.life.expires_at <= now {
+            return self.obtain(scope, purchase).await.ok().flatten();
         }
-        // The token server is ill, the token is not.
-        (now < token.life.expires_at).then(|| token.authorization.clone())
+        // The token server is ill, the token is not: nobody waits for it, but a moment and rarely.
+        if token.may_renew_at(now) {
+            // Given up, it is asked for again by the next one whose turn it is.
+            let _ = timeout(RENEWAL_WAIT, self.renew(scope, purchase, &token)).await;
+        }
+        match self.outcomes.get(scope).await {
+            Some(Outcome::Granted(newest)) => Some(newest.authorization.clone()),
+            Some(Outcome::Refused { .. } | Outcome::Failed(_)) | None => {
+                Some(token.authorization.clone())
+            }
+        }
+    }
+
+    /// Buys the token that comes after `token`, which stays when none is to be had.
+    async fn renew(&self, scope: &Scope, purchase: Purchase<'_>, token: &Arc<Token>) {
+        let now = clock::now();
+        let bought = async {
+            match self.buy(scope, purchase).await {
+                granted @ Outcome::Granted(_) => granted,
+                Outcome::Refused { .. } | Outcome::Failed(_) => Outcome::Granted(Arc::clone(token)),
+            }
+        };
+        let entry = self.outcomes.entry_by_ref(scope);
+        entry
+            .or_insert_with_if(bought, |outcome| outcome.is_stale(now, None))
+            .await;
     }
 
     /// A token for `scope`; `None` when the token server refuses this caller. One purchase
@@ -184,6 +215,23 @@ impl Outcome {
     }
 }
 
+// === impl Token ===
+
+impl Token {
+    /// Whether to look for the next token now. Of those who come at once, one does.
+    fn may_renew_at(&self, now: Instant) -> bool {
+        let mut last = self
+            .renewed_last
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let may = last.is_none_or(|last| last + RENEWAL_PAUSE <= now);
+        if may {
+            *last = Some(now);
+        }
+        may
+    }
+}
+
 // === impl Life ===
 
 impl Life {
@@ -231,6 +279,7 @@ async fn fetch(scope: &Scope, purchase: Purchase<'_>) -> Result<Outcome, SourceE
         authorization,
         challenge: challenge.clone(),
         life,
+        renewed_last: Mutex::default(),
     })))
 }
 
@@ -389,6 +438,7 @@ mod tests {
                 authorization,
                 challenge,
                 life,
+                renewed_last: Mutex::default(),
             }))
         };
         assert!(!granted("a").is_stale(now + Duration::from_secs(79), None));

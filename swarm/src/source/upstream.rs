@@ -1,6 +1,6 @@
 //! One registry: its URLs, its connections, and one request with the redirects that follow it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue, header};
 use tokio::{
@@ -17,6 +17,7 @@ use super::{
     redirect,
     request::{Access, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse},
     retry,
+    silence::Silence,
 };
 
 /// One registry.
@@ -25,6 +26,7 @@ pub(super) struct Upstream {
     pub(super) endpoint: Url,
     pub(super) dialer: Dialer,
     slots: Arc<Semaphore>,
+    silence: Mutex<Silence>,
 }
 
 /// Requests to one registry that are under way at once, their bodies included.
@@ -49,7 +51,13 @@ impl Upstream {
             endpoint,
             dialer,
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
+            silence: Mutex::default(),
         }
+    }
+
+    /// What is known of its silence.
+    pub(super) fn silence(&self) -> MutexGuard<'_, Silence> {
+        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {

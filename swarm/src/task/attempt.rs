@@ -326,7 +326,9 @@ impl Attempt {
             let is_news = seen.held.len() != self.held.len()
                 || seen.batches.len() != self.batches.len()
                 || seen.partial != self.partial
-                || seen.content != self.content;
+                || seen.content != self.content
+                // Whoever waits for a first word wants to know whom this host waits for.
+                || (seen.content.is_none() && seen.is_at_source != is_at_source);
             if is_news {
                 seen.content.clone_from(&self.content);
                 seen.file.clone_from(&self.file);

@@ -55,11 +55,11 @@ async fn children_of_a_limited_host_share_its_rate() {
         now() - began
     };
     let (first, second) = tokio::join!(take("a"), take("b"));
-    // 2 MiB at 1 MiB/s, of which the first quarter and the last part of the heads need not wait.
+    // 2 MiB at 1 MiB/s, of which the first quarter and the last part of the heads need not wait. One
+    // after the other, the first would have its own in half of the time.
     let (earlier, later) = (first.min(second), first.max(second));
-    let expected = Duration::from_millis(1600)..Duration::from_millis(1900);
-    assert!(expected.contains(&later), "{later:?}");
-    assert!(later - earlier < Duration::from_millis(500), "{earlier:?}");
+    assert!(Duration::from_millis(1600) < later, "{later:?}");
+    assert!(Duration::from_millis(1000) < earlier, "{earlier:?}");
     assert!(counted(&registry, "throttled_bytes_total", "serve") > MIB);
 }
 

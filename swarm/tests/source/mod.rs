@@ -38,6 +38,16 @@ fn upstreams_with_names(
     also: &[SocketAddr],
     names: Arc<dyn Names>,
 ) -> Upstreams {
+    upstreams_that_wait(Duration::from_millis(300), endpoint, also, names)
+}
+
+/// As [`upstreams`], waiting so long for an answer, and for its next bytes.
+fn upstreams_that_wait(
+    time: Duration,
+    endpoint: SocketAddr,
+    also: &[SocketAddr],
+    names: Arc<dyn Names>,
+) -> Upstreams {
     let url = |address: &SocketAddr| {
         Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
     };
@@ -51,9 +61,10 @@ fn upstreams_with_names(
     };
     let timeouts = Timeouts {
         connect: Duration::from_secs(5),
-        response: Duration::from_millis(300),
-        stall: Duration::from_millis(300),
+        response: time,
+        stall: time,
         backoff: Duration::from_millis(1),
+        ..Timeouts::default()
     };
     let registries = HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]);
     upstreams_of(registries, timeouts, names)

@@ -1,12 +1,21 @@
 //! Anonymous first, tokens, and what becomes of a caller's credential.
 
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
 use futures_util::future::join_all;
-use swarm::source::{Access, SourceError};
+use swarm::source::{Access, SourceError, SystemNames};
+use tokio::time::timeout;
 
 use super::{
     credential, fetch_blob,
     registry::{Asked, Registry, Reply},
-    upstreams,
+    upstreams, upstreams_that_wait,
 };
 
 const BODY: &[u8] = b"content";
@@ -310,4 +319,59 @@ async fn what_is_public_when_it_begins_is_not_finished_with_the_credential() {
         "{outcome:?}"
     );
     assert_eq!(seen(&registry), ["content -", "content -"]);
+}
+
+/// Time passes in no time.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
+async fn while_a_token_holds_nobody_waits_long_for_a_server_that_does_not_give_the_next() {
+    let hangs = || Reply::status("200 OK").cut(20).then_stall();
+    let sick = || Reply::status("503 Service Unavailable");
+    let refuses = || Reply::status("401 Unauthorized");
+    for answer in [hangs, sick, refuses] {
+        let is_well = Arc::new(AtomicBool::new(true));
+        let told = Arc::clone(&is_well);
+        let registry = Registry::start(move |asked| {
+            if !asked.target.starts_with("/token") {
+                return match asked.header("authorization") {
+                    Some(_) => Reply::serve(asked, BODY),
+                    None => challenge(asked),
+                };
+            }
+            if !told.load(Ordering::SeqCst) {
+                return answer();
+            }
+            let token = format!("{{\"token\":\"t{}\",\"expires_in\":300}}", asked.earlier);
+            Reply::new("200 OK", token.as_bytes())
+        });
+        let registry = registry.await;
+        let (long, names) = (Duration::from_secs(60), Arc::new(SystemNames));
+        let upstreams = upstreams_that_wait(long, registry.address, &[], names);
+        fetch_blob(&upstreams, None).await.unwrap();
+        is_well.store(false, Ordering::SeqCst);
+        pass(Duration::from_secs(250)).await;
+        // One of them looks for the next token, for a second; the others do not even that.
+        let fetches = (0..5).map(|_| fetch_blob(&upstreams, None));
+        let all = timeout(Duration::from_secs(20), join_all(fetches)).await;
+        assert!(all.unwrap().into_iter().all(|fetched| fetched.is_ok()));
+        fetch_blob(&upstreams, None).await.unwrap();
+        let seen = seen(&registry);
+        let count = |line: &str| seen.iter().filter(|seen| *seen == line).count();
+        assert_eq!(
+            (count("token -"), count("content Bearer t1")),
+            (2, 7),
+            "{seen:?}"
+        );
+        is_well.store(true, Ordering::SeqCst);
+        pass(Duration::from_secs(11)).await;
+        fetch_blob(&upstreams, None).await.unwrap();
+        let last = registry.asked();
+        let last = last.last().and_then(|asked| asked.header("authorization"));
+        assert!(last.is_some_and(|token| token != "Bearer t1"), "{last:?}");
+    }
 }
