@@ -25,6 +25,10 @@ const SIZE: usize = 16 << 20;
 /// a one is left.
 pub(super) const PULL_LIMIT: Duration = Duration::from_secs(20);
 
+/// The same where the parent says nothing: children that it had may be given to each other before
+/// all have left it.
+const SILENCE_LIMIT: Duration = Duration::from_secs(45);
+
 const FOUR: Shape = Shape {
     schedulers: &["scheduler"],
     seeds: &["seed"],
@@ -120,7 +124,11 @@ impl Stage {
     /// Nobody holds the blob but, by its own word, the liar.
     fn alone(&self, lie: Lie, fate: Fate) -> Result<()> {
         let liar = Liar::start(&self.herd.cluster, lie, &self.blobs)?;
-        self.pull(0..4, 0)?;
+        let limit = match lie {
+            Lie::Silent => SILENCE_LIMIT,
+            _ => PULL_LIMIT,
+        };
+        pull_within(limit, &self.herd.proxies()?, &self.blobs[0].0, |_| Ok(()))?;
         let asked = liar.asked_by("host-0", &self.blobs[0].0)?;
         ensure!(0 < asked, "host-0 never came to {LIAR}");
         self.meets(fate)?;
