@@ -118,7 +118,9 @@ mod tests {
     proptest! {
         /// Whatever is typed is read or refused; what is read is shown as a name that means the same.
         #[test]
-        fn what_is_read_is_shown_as_what_is_read_again(text in "[a-z0-9./:-]{1,12}|[a-zA-Z0-9./:@_-]{0,40}|\\PC{0,20}") {
+        fn what_is_read_is_shown_as_what_is_read_again(
+            text in "[a-z0-9./:-]{1,12}|[a-zA-Z0-9./:@_-]{0,40}|\\PC{0,20}",
+        ) {
             if let Ok(name) = text.parse::<ImageName>() {
                 prop_assert_eq!(name.to_string().parse::<ImageName>().ok(), Some(name));
             }

@@ -10,7 +10,7 @@ use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 
 use super::{crash::right_pieces, *};
 
-const SEEDS: u64 = 150;
+const SEEDS: u64 = 50;
 
 /// What a file system writes at once. A log is smaller, and is lost by smaller parts.
 const BLOCK: usize = 4096;
