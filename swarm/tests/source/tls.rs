@@ -138,6 +138,8 @@ fn upstreams(registries: impl IntoIterator<Item = (&'static str, RegistryConfig)
         response: Duration::from_secs(10),
         stall: Duration::from_secs(10),
         backoff: Duration::from_millis(1),
+        fallback: Duration::from_secs(10),
+        fallback_memory: Duration::ZERO,
     };
     upstreams_of(registries, patient, Arc::new(SystemNames))
 }
