@@ -75,7 +75,7 @@ async fn warm_until(comes: impl AsyncFn(&Swarm, TaskId, Origin)) {
 
 #[tokio::test]
 async fn an_order_keeps_to_the_rate_of_prefetch_until_somebody_reads() {
-    warm_until(async |swarm, task, origin| {
+    let reads = async |swarm: &Swarm, task: TaskId, origin: Origin| {
         let request = OpenRequest {
             task,
             origin,
@@ -89,8 +89,8 @@ async fn an_order_keeps_to_the_rate_of_prefetch_until_somebody_reads() {
             read.extend_from_slice(&chunk.unwrap());
         }
         assert!(read == body());
-    })
-    .await;
+    };
+    Box::pin(warm_until(reads)).await;
 }
 
 #[tokio::test]
