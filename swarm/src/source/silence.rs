@@ -98,7 +98,7 @@ impl Silence {
         let state = self.of(errand);
         let Some(error) = error.filter(|error| is_silence(error)) else {
             // An answer that nobody likes is one.
-            if !error.is_some_and(|error| says_nothing_of_it(error)) {
+            if !error.is_some_and(says_nothing_of_it) {
                 *state = State::Answering;
             }
             return;
