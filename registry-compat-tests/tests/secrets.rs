@@ -72,7 +72,7 @@ impl Stage {
     }
 
     /// Reads all that the node has told anybody.
-    fn stays_silent(self) -> Result<()> {
+    fn ends_silent(self) -> Result<()> {
         is_clean("/metrics", &self.darter.metrics()?)?;
         let log = self.darter.log()?;
         ensure!(log.contains("\"DEBUG\""), "not everything was logged");
@@ -102,7 +102,7 @@ fn a_password_and_a_signed_address_are_told_nobody_whatever_the_store_does() -> 
         let rest = stage.redirect(&store)?;
         stage.ask_all(&rest)?;
     }
-    stage.stays_silent()
+    stage.ends_silent()
 }
 
 #[test]
@@ -114,7 +114,7 @@ fn what_a_realm_has_in_its_query_is_not_told_when_the_token_is_given_or_refused(
     stage.registry.put_blob(&digest_of(&bytes), bytes);
     stage.ask_all("manifests/no-such-tag")?;
     stage.ask_all(&rest)?;
-    stage.stays_silent()?;
+    stage.ends_silent()?;
     for status in [401, 500] {
         let stage = Stage::start(&[])?;
         stage.registry.guard(Guard::Token);
@@ -126,7 +126,7 @@ fn what_a_realm_has_in_its_query_is_not_told_when_the_token_is_given_or_refused(
             stage.ask_all(rest)?;
         }
         ensure!(!stage.registry.asked("/token").is_empty());
-        stage.stays_silent()?;
+        stage.ends_silent()?;
     }
     Ok(())
 }
@@ -154,5 +154,5 @@ fn a_user_where_a_registry_is_named_is_refused_and_not_repeated() -> Result<()> 
         let whole = stage.ask(&Request::get(&target))?;
         ensure!(whole.status == 400, "{target}: {}", whole.status);
     }
-    stage.stays_silent()
+    stage.ends_silent()
 }

@@ -229,10 +229,11 @@ impl Swarm {
         let upstreams = &self.inner.surroundings.upstreams;
         let silent = |error| OpenError::Source(Arc::new(error));
         match patience {
-            Patience::Long => direct::open(upstreams, request).await,
+            // Boxed, as it is large and rare.
+            Patience::Long => Box::pin(direct::open(upstreams, request)).await,
             Patience::Short => {
                 let brief = self.briefly(&request).await.map_err(silent)?;
-                let opening = direct::open(upstreams, request);
+                let opening = Box::pin(direct::open(upstreams, request));
                 brief.wait(opening).await.map_err(silent)?
             }
         }
