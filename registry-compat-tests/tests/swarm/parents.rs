@@ -19,7 +19,7 @@ use super::{
     source::Source,
 };
 
-const SIZE: usize = 16 << 20;
+const SIZE: usize = 48 << 20;
 
 /// The longest that a pull may take beside a parent that is of no use: twice the time in which such
 /// a one is left.

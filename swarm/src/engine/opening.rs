@@ -13,7 +13,7 @@ use crate::{
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
     reader::{Buffer, InterestGuard, Reader, Reading},
     source::{Brief, Errand, Patience, SourceError},
-    task::{ActiveTask, Message, Progress, Stage, TaskFailure, driver::NOBODY},
+    task::{ActiveTask, Asking, Message, Progress, Stage, TaskFailure, driver::NOBODY},
 };
 
 /// How often an open starts over because the download that it joined ended under it.
@@ -167,10 +167,10 @@ impl Swarm {
             let Some(content) = seen.content.clone() else {
                 return Err(OpenError::ShuttingDown);
             };
-            let how = match (entry, seen.is_at_source) {
+            let how = match (entry, seen.asking) {
                 (Entry::Joined { .. }, _) => How::Joined,
-                (Entry::Started, true) => How::Source,
-                (Entry::Started, false) => How::Swarm,
+                (Entry::Started, Asking::Alone | Asking::ForAll) => How::Source,
+                (Entry::Started, Asking::Others) => How::Swarm,
             };
             let held_before = match entry {
                 Entry::Started => protocol::PieceSet::default(),
@@ -194,9 +194,9 @@ impl Swarm {
     }
 
     /// Waits until `is_told`, and no longer than the patience of somebody who can go elsewhere while
-    /// this host itself asks the upstream. As long as it does not, it is others who fetch, or the
-    /// scheduler who says to wait for them: they are known to be alive, and whoever left them would
-    /// ask the upstream beside them.
+    /// this host itself asks the upstream, for nobody else. As long as it does not, others fetch, or
+    /// wait for this host, or the scheduler says to wait: they are known to be alive, and whoever
+    /// left them would ask the upstream beside them.
     async fn wait_briefly(
         &self,
         progress: &mut watch::Receiver<Progress>,
@@ -207,7 +207,7 @@ impl Swarm {
         let mut brief = None;
         loop {
             // A driver that is gone has said its last word.
-            let turned = progress.wait_for(|seen| is_told(seen) || seen.is_at_source);
+            let turned = progress.wait_for(|seen| is_told(seen) || asks_alone(seen));
             if turned.await.map_or(true, |seen| is_told(&seen)) {
                 return Ok(());
             }
@@ -215,7 +215,7 @@ impl Swarm {
                 Some(brief) => brief,
                 None => brief.insert(self.briefly(request).await.map_err(silent)?),
             };
-            let turned = progress.wait_for(|seen| is_told(seen) || !seen.is_at_source);
+            let turned = progress.wait_for(|seen| is_told(seen) || !asks_alone(seen));
             drop(brief.wait(turned).await.map_err(silent)?);
         }
     }
@@ -311,6 +311,10 @@ fn for_others(task: TaskId, origin: Origin) -> OpenRequest {
         credential: None,
         proof: ReadProof::Unchecked,
     }
+}
+
+fn asks_alone(progress: &Progress) -> bool {
+    progress.asking == Asking::Alone
 }
 
 fn is_over(stage: &Stage) -> bool {

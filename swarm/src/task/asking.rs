@@ -86,7 +86,7 @@ impl Driver {
             }
             Down::Wait { patience, .. } => self.plan(Event::Wait(patience)),
             Down::BackToSource { holders, .. } => {
-                self.may_sign = true;
+                self.is_granted = true;
                 let holders = self.known(holders);
                 self.plan(Event::AtSource(holders));
             }

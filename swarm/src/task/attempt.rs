@@ -14,7 +14,8 @@ use protocol::{
 use tokio::sync::watch;
 
 use super::{
-    Progress, SharedBatch, TaskFailure, begin::Begin, proofs::valid_batches, source_run::Place,
+    Asking, Progress, SharedBatch, TaskFailure, begin::Begin, proofs::valid_batches,
+    source_run::Place,
 };
 use crate::store::{Store, StoreError, StoredTask};
 
@@ -318,7 +319,7 @@ impl Attempt {
     }
 
     /// Shows everybody on this host how far the attempt has come.
-    pub(crate) fn publish(&self, progress: &watch::Sender<Progress>, is_at_source: bool) {
+    pub(crate) fn publish(&self, progress: &watch::Sender<Progress>, asking: Asking) {
         if self.is_unconfirmed {
             return;
         }
@@ -328,14 +329,14 @@ impl Attempt {
                 || seen.partial != self.partial
                 || seen.content != self.content
                 // Whoever waits for a first word wants to know whom this host waits for.
-                || (seen.content.is_none() && seen.is_at_source != is_at_source);
+                || (seen.content.is_none() && seen.asking != asking);
             if is_news {
                 seen.content.clone_from(&self.content);
                 seen.file.clone_from(&self.file);
                 seen.held.clone_from(&self.held);
                 seen.partial = self.partial.clone();
                 seen.from_source.clone_from(&self.from_source);
-                seen.is_at_source = is_at_source;
+                seen.asking = asking;
                 seen.batches.clone_from(&self.batches);
             }
             is_news

@@ -19,7 +19,7 @@ use tokio::{
 };
 
 use super::{
-    Message, Progress, SourceReport, Stage, TASK_QUEUE, TaskFailure,
+    Asking, Message, Progress, SourceReport, Stage, TASK_QUEUE, TaskFailure,
     attempt::Attempt,
     begin::Begin,
     hashing::{Hashed, Hashing},
@@ -58,8 +58,8 @@ pub(crate) struct Driver {
     /// What is under way at each supplier: the run that began with a piece, or following it.
     pub(super) at_parents: HashMap<HostId, Vec<(Option<u32>, AbortHandle)>>,
     pub(super) at_source: HashMap<RunId, AbortHandle>,
-    /// Whether others believe what this host signs of the task: it is a seed, or was granted it.
-    pub(super) may_sign: bool,
+    /// Whether a scheduler sent this host to the source, so that others believe what it signs.
+    pub(super) is_granted: bool,
     unwanted_since: Option<Instant>,
     ended: Option<Stage>,
 }
@@ -86,7 +86,7 @@ impl Driver {
             offers: HashMap::new(),
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
-            may_sign: host.identity.roles().contains(Role::Seed),
+            is_granted: false,
             unwanted_since: None,
             ended: None,
             own: own.clone(),
@@ -318,13 +318,26 @@ impl Driver {
 
     pub(super) fn publish(&mut self) {
         // What was fetched without the right is of use here alone, until the right comes.
-        if self.may_sign {
+        if self.is_granted || self.is_seed() {
             for batch in self.attempt.sign(&self.host.identity) {
                 self.keep_batch(batch.to_bytes());
             }
         }
-        self.attempt
-            .publish(&self.progress, !self.at_source.is_empty());
+        self.attempt.publish(&self.progress, self.asking());
+    }
+
+    fn is_seed(&self) -> bool {
+        self.host.identity.roles().contains(Role::Seed)
+    }
+
+    /// A seed whose view names nobody is a host by itself, with a grant of its own.
+    fn asking(&self) -> Asking {
+        let is_alone = self.is_seed() && self.host.seeds.is_empty();
+        match self.at_source.is_empty() {
+            true => Asking::Others,
+            false if self.is_granted && !is_alone => Asking::ForAll,
+            false => Asking::Alone,
+        }
     }
 
     /// Writes a batch down beside the pieces that it proves.

@@ -22,7 +22,7 @@ use protocol::{
 };
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use self::progress::{Progress, Shared, Shelf, Stage, TaskFailure};
+pub use self::progress::{Asking, Progress, Shared, Shelf, Stage, TaskFailure};
 use crate::conductor::{Event, RunId};
 
 /// Messages that wait for a task's driver before their sender waits.

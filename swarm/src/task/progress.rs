@@ -31,9 +31,20 @@ pub struct Progress {
     pub from_source: PieceSet,
     /// Signed digests in the order they came. Grows only; followers remember how many they sent.
     pub batches: Vec<Arc<SignedBatch>>,
-    /// Whether this host asks the upstream itself.
-    pub is_at_source: bool,
+    pub asking: Asking,
     pub stage: Stage,
+}
+
+/// Whether this host asks the upstream itself, and for whom.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Asking {
+    /// It does not: others fetch, or are about to.
+    #[default]
+    Others,
+    /// For its own clients, who may as well go there themselves.
+    Alone,
+    /// For the cluster: a client that went there itself would ask a second time.
+    ForAll,
 }
 
 /// How far a task has come.
