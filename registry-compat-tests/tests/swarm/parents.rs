@@ -19,7 +19,11 @@ use super::{
     source::Source,
 };
 
-const SIZE: usize = 48 << 20;
+const SIZE: usize = 16 << 20;
+
+/// Large enough for a host to get to see what every one of its parents gives, before the others have
+/// given it all.
+const SIZE_AMONG_OTHERS: usize = 48 << 20;
 
 /// The longest that a pull may take beside a parent that is of no use: twice the time in which such
 /// a one is left.
@@ -60,15 +64,15 @@ struct Stage {
 // === impl Stage ===
 
 impl Stage {
-    fn start(name: &str) -> Result<Self> {
-        let source = Source::new(name, SIZE)?;
-        let other = Bytes::from(noise(&format!("{name}-2"), SIZE)?);
+    fn start(name: &str, size: usize) -> Result<Self> {
+        let source = Source::new(name, size)?;
+        let other = Bytes::from(noise(&format!("{name}-2"), size)?);
         let second = Blob {
             digest: digest_of(&other),
-            size: SIZE as u64,
+            size: size as u64,
         };
         source.registry.put_blob(&second.digest, other.clone());
-        let first = Bytes::from(noise(name, SIZE)?);
+        let first = Bytes::from(noise(name, size)?);
         Ok(Self {
             herd: Herd::start_with(source.address(), FOUR, impatient)?,
             blobs: [(source.blob.clone(), first), (second, other)],
@@ -136,68 +140,74 @@ impl Stage {
     }
 }
 
-fn check(name: &str, act: impl FnOnce(&Stage) -> Result<()>) -> Result<()> {
+fn check((name, size): (&str, usize), act: impl FnOnce(&Stage) -> Result<()>) -> Result<()> {
     if !can_herd()? {
         return Ok(());
     }
-    let stage = Stage::start(name)?;
+    let stage = Stage::start(name, size)?;
     let acted = act(&stage);
     stage.herd.told(acted)
 }
 
 #[test]
 fn who_gives_wrong_bytes_is_banned() -> Result<()> {
-    check("wrong", |stage| {
+    check(("wrong", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::WrongBytes, Fate::Banned)
     })
 }
 
 #[test]
 fn who_claims_pieces_that_it_lacks_is_left() -> Result<()> {
-    check("lacks", |stage| {
+    check(("lacks", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::Lacks, Fate::Left)
     })
 }
 
 #[test]
 fn who_stalls_after_half_a_piece_is_left() -> Result<()> {
-    check("stalls", |stage| {
+    check(("stalls", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::StallsInPiece, Fate::Left)
     })
 }
 
 #[test]
 fn who_serves_garbage_for_pieces_is_left() -> Result<()> {
-    check("garbage", |stage| {
+    check(("garbage", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::GarbagePieces, Fate::Left)
     })
 }
 
 #[test]
 fn who_serves_garbage_for_availability_is_left() -> Result<()> {
-    check("frames", |stage| {
+    check(("frames", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::GarbageStream, Fate::Left)
     })
 }
 
 #[test]
 fn who_signs_without_the_right_is_left() -> Result<()> {
-    check("right", |stage| {
+    check(("right", SIZE_AMONG_OTHERS), |stage| {
         stage.among_true_parents(Lie::NoRight, Fate::Left)
     })
 }
 
 #[test]
 fn the_only_holder_signs_without_the_right_and_the_seed_fetches() -> Result<()> {
-    check("only-right", |stage| stage.alone(Lie::NoRight, Fate::Left))
+    check(("only-right", SIZE), |stage| {
+        stage.alone(Lie::NoRight, Fate::Left)
+    })
 }
 
 #[test]
 fn the_only_holder_is_silent_and_the_seed_fetches() -> Result<()> {
-    check("silent", |stage| stage.alone(Lie::Silent, Fate::Left))
+    check(("silent", SIZE), |stage| {
+        stage.alone(Lie::Silent, Fate::Left)
+    })
 }
 
 #[test]
 fn the_only_holder_forges_a_batch_and_is_banned() -> Result<()> {
-    check("forged", |stage| stage.alone(Lie::Forged, Fate::Banned))
+    check(("forged", SIZE), |stage| {
+        stage.alone(Lie::Forged, Fate::Banned)
+    })
 }
