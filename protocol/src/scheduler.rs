@@ -114,6 +114,8 @@ pub enum Down {
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own
     /// credential, and shares nothing.
     OnYourOwn { task: TaskId, reason: Failure },
+    /// The whole of this attempt did not match its digest: what is had of it is worth nothing.
+    Drop { task: TaskId, attempt: AttemptId },
 }
 
 /// All that a child needs to know of a content of one piece. Nobody is believed who hands it on:
@@ -234,7 +236,8 @@ impl Down {
             | Self::Wait { task, .. }
             | Self::BackToSource { task, .. }
             | Self::Warm { task, .. }
-            | Self::OnYourOwn { task, .. } => *task,
+            | Self::OnYourOwn { task, .. }
+            | Self::Drop { task, .. } => *task,
         }
     }
 }

@@ -28,8 +28,10 @@ mod phase;
 mod preheat;
 mod siblings;
 mod source;
+mod spoiled;
 mod status;
 mod task;
+mod telling;
 mod turn;
 mod view;
 

@@ -27,6 +27,7 @@ pub enum Answer {
     BackToSource,
     Warm,
     OnYourOwn,
+    Drop,
 }
 
 /// Why a session was closed from this side, or not taken.
@@ -138,12 +139,13 @@ impl Metrics {
 // === impl Answer ===
 
 impl Answer {
-    const ALL: [Self; 5] = [
+    const ALL: [Self; 6] = [
         Self::Parents,
         Self::Wait,
         Self::BackToSource,
         Self::Warm,
         Self::OnYourOwn,
+        Self::Drop,
     ];
 
     fn as_str(self) -> &'static str {
@@ -153,6 +155,7 @@ impl Answer {
             Self::BackToSource => "back_to_source",
             Self::Warm => "warm",
             Self::OnYourOwn => "on_your_own",
+            Self::Drop => "drop",
         }
     }
 }
@@ -165,6 +168,7 @@ impl From<&Down> for Answer {
             Down::BackToSource { .. } => Self::BackToSource,
             Down::Warm { .. } => Self::Warm,
             Down::OnYourOwn { .. } => Self::OnYourOwn,
+            Down::Drop { .. } => Self::Drop,
         }
     }
 }

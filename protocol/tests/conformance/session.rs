@@ -151,6 +151,10 @@ fn every_down() -> Vec<Down> {
             task: task(5),
             reason: Failure::Refused,
         },
+        Down::Drop {
+            task: task(6),
+            attempt: AttemptId(u64::MAX),
+        },
     ]
 }
 

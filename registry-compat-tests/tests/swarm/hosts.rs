@@ -1,6 +1,8 @@
 //! One host of a herd that has no room, whose client leaves, or that is killed and comes back: the
 //! others do not notice, and it gets what it wants.
 
+use std::{thread, time::Duration};
+
 use anyhow::{Result, ensure};
 use registry_compat_tests::{cluster::Plan, http::Request};
 
@@ -56,6 +58,34 @@ fn a_client_that_leaves_half_way_takes_nothing_from_the_others() -> Result<()> {
     herd.told(held.and_then(|()| source.fetched_once()))
 }
 
+/// Longer than a host goes on with a download that nobody wants.
+const LINGERED: Duration = Duration::from_secs(7);
+
+#[test]
+fn a_host_whose_client_leaves_goes_on_with_what_it_fetches_for_the_others() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::held_at("fetches-on", SIZE, SIZE / 4)?;
+    let herd = Herd::start(
+        source.address(),
+        Shape {
+            seeds: &[],
+            ..SHAPE
+        },
+    )?;
+    let proxies = herd.proxies()?;
+    let mut first = Request::get(&path(&source.blob)).send(proxies[0])?;
+    first.read_exactly(1 << 20)?;
+    let pulled = source.pull_while(&proxies[1..], |taken| {
+        taken.wait_beyond(4 << 20)?;
+        drop(first);
+        thread::sleep(LINGERED);
+        Ok(())
+    });
+    herd.told(pulled.and_then(|()| source.fetched_once()))
+}
+
 #[test]
 fn a_host_that_is_killed_half_way_and_comes_back_gets_the_rest_from_the_others() -> Result<()> {
     if !can_herd()? {
@@ -65,7 +95,7 @@ fn a_host_that_is_killed_half_way_and_comes_back_gets_the_rest_from_the_others()
     let mut herd = Herd::start(source.address(), SHAPE)?;
     let proxies = herd.proxies()?;
     let mut remains = None;
-    let pulled = std::thread::scope(|scope| {
+    let pulled = thread::scope(|scope| {
         let first = scope.spawn(|| pull(&proxies[..1], &source.blob));
         let pulled = source.pull_while(&proxies[1..], |taken| {
             taken.wait_beyond(4 << 20)?;

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use registry_compat_tests::process::wait_until;
 
-use super::{Herd, Shape, can_herd, source::Source};
+use super::{Herd, Shape, can_herd, pull, source::Source};
 use registry_compat_tests::cluster::{Member, Plan};
 
 const SIZE: usize = 32 << 20;
@@ -106,6 +106,27 @@ fn a_scheduler_that_is_killed_and_comes_back_blank_knows_it_all_again() -> Resul
         },
         |herd, _| knows(&herd.schedulers[0], 10),
     )
+}
+
+/// Nobody is left who knows which of the hosts had the grant, and whose signature that is.
+#[test]
+fn without_a_seed_what_hosts_hold_is_of_use_to_a_scheduler_that_comes_back_blank() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::new("unvouched", SIZE)?;
+    let mut herd = Herd::start(source.address(), Shape { seeds: &[], ..ONE })?;
+    let proxies = herd.proxies()?;
+    let mut come_back = || {
+        pull(&proxies[..4], &source.blob)?;
+        let killed = herd.schedulers.remove(0).kill()?;
+        herd.schedulers.push(killed.start()?);
+        knows(&herd.schedulers[0], 9)?;
+        pull(&proxies[4..], &source.blob)?;
+        source.fetched_once()
+    };
+    let pulled = come_back();
+    herd.told(pulled)
 }
 
 #[test]

@@ -51,6 +51,10 @@ pub struct Limits {
     pub blamed_max: usize,
     /// Contents of one piece whose proof is kept, of about 1 KiB each; further ones are not.
     pub proofs_max: usize,
+    /// Wrong attempts of one task that are remembered; the oldest is forgotten first.
+    pub spoiled_max: usize,
+    /// How long a wrong attempt is remembered, and a report of one counts.
+    pub spoiled_memory: Duration,
     /// How long the first grant is held back where the view has no seed, so that a herd that
     /// arrives together finds one fetcher. May be zero.
     pub settle: Duration,
@@ -105,6 +109,8 @@ impl Default for Limits {
             ban: Duration::from_secs(600),
             blamed_max: 1024,
             proofs_max: 65_536,
+            spoiled_max: 8,
+            spoiled_memory: Duration::from_secs(600),
             settle: Duration::from_millis(50),
             proof: PROGRESS_INTERVAL * 3,
             stall: Duration::from_secs(60),

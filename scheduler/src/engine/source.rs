@@ -10,7 +10,7 @@ use protocol::{Candidate, Down, HostId, scheduler::Failure};
 use super::{
     filter::Lack,
     hosts::{HostKey, Hosts, RingSeed},
-    peer::{Exclusion, PeerState, Supply},
+    peer::{Exclusion, Peer, PeerState, Supply},
     phase::Phase,
     turn::Turn,
 };
@@ -44,7 +44,6 @@ impl Turn<'_> {
             (Phase::Fetching { .. }, Lack::Nobody) if is_starved => {
                 self.tell_alone(child, Failure::Unavailable);
             }
-            (Phase::Warming { seed, .. }, _) if seed == child => self.grant(child),
             (Phase::Settling { .. } | Phase::Warming { .. } | Phase::Fetching { .. }, _) => {
                 self.wait(child);
             }
@@ -53,7 +52,7 @@ impl Turn<'_> {
             }
             (Phase::Quiet | Phase::Failed { .. }, Lack::Busy) if !is_starved => self.wait(child),
             (Phase::Quiet | Phase::Failed { .. }, _) => {
-                self.begin_source();
+                self.begin_source(Some(child));
                 self.wait(child);
             }
         }
@@ -64,7 +63,7 @@ impl Turn<'_> {
         if self.task.phase.deadline().is_some_and(|at| at <= self.now) {
             match self.task.phase {
                 Phase::Quiet => {}
-                Phase::Settling { .. } => self.begin_source(),
+                Phase::Settling { .. } => self.begin_source(None),
                 Phase::Warming { seed, .. } => self.source_lost(seed, Loss::Silent),
                 Phase::Fetching { fetcher, .. } => self.source_lost(fetcher, Loss::Silent),
                 Phase::Failed { .. } => self.task.phase = Phase::Quiet,
@@ -98,7 +97,9 @@ impl Turn<'_> {
             return None;
         }
         let failures = self.task.failed_fetchers.iter().map(|entry| entry.until);
-        let memories = failures.chain(self.task.phase.deadline());
+        let memories = failures
+            .chain(self.task.phase.deadline())
+            .chain(self.task.spoiled.until());
         Some(memories.max().unwrap_or(self.now))
     }
 
@@ -169,15 +170,14 @@ impl Turn<'_> {
         }
     }
 
-    /// Finds somebody to bring the task in: the seed of the ring, else one of the waiting.
-    fn begin_source(&mut self) {
-        match self.seed_of_ring() {
+    /// Finds somebody to bring the task in, for `starved` if it was one: the seed of the ring, else
+    /// one of the waiting.
+    fn begin_source(&mut self, starved: Option<HostKey>) {
+        match self.seed_of_ring(starved) {
             Some(RingSeed::Here(seed)) => {
                 return match self.task.state(seed) {
-                    Some(PeerState::Waiting { .. }) => self.grant(seed),
-                    Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => {
-                        self.warm(seed);
-                    }
+                    Some(PeerState::Waiting { .. } | PeerState::Fed) => self.grant(seed),
+                    Some(PeerState::AtSource | PeerState::Complete) | None => self.warm(seed),
                 };
             }
             // Looked at again with the waiting.
@@ -203,15 +203,20 @@ impl Turn<'_> {
     }
 
     /// The seed that everybody's ring names, those passed over that failed the task or, having it
-    /// already, were of no use to whoever asks.
-    fn seed_of_ring(&mut self) -> Option<RingSeed> {
+    /// already or getting it, were of no use to `starved`.
+    fn seed_of_ring(&mut self, starved: Option<HostKey>) -> Option<RingSeed> {
         let (task, now) = (&*self.task, self.now);
         task.origin.as_ref()?;
+        let starved = starved.and_then(|key| task.peer(key));
+        let is_of_no_use = |key: HostKey| {
+            starved.is_some_and(|starved| Exclusion::holds(&starved.excluded, key, now))
+        };
         let can_fetch = |hosts: &Hosts, key: HostKey| match task.state(key) {
-            Some(PeerState::Waiting { .. }) | None => {
+            Some(PeerState::Fed) if is_of_no_use(key) => false,
+            Some(PeerState::Waiting { .. } | PeerState::Fed) | None => {
                 !Exclusion::holds(&task.failed_fetchers, key, now) && !hosts.is_banned(key, now)
             }
-            Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) => false,
+            Some(PeerState::AtSource | PeerState::Complete) => false,
         };
         let absence = self.limits.seed_absence;
         self.hosts.ring_seed(now, (task.id, absence), can_fetch)
@@ -247,8 +252,12 @@ impl Turn<'_> {
         self.tell(seed, |task| Down::Warm { task, origin });
     }
 
-    fn grant(&mut self, host: HostKey) {
+    pub(super) fn grant(&mut self, host: HostKey) {
         self.forget_warming(host);
+        // Those that had fed it are named to it as holders.
+        for parent in self.parents(host) {
+            self.unlink(parent, host);
+        }
         *self.grants += 1;
         self.task.phase = Phase::Fetching {
             fetcher: host,
@@ -267,16 +276,27 @@ impl Turn<'_> {
         }
     }
 
-    /// Those who have most of the task, so that a new fetcher asks the source only for the rest.
+    /// Those who have most of the task, so that a new fetcher asks the source only for the rest;
+    /// not those that were of no use to it.
     pub(super) fn holders(&self, fetcher: HostKey) -> Vec<Candidate> {
-        let mut found: Vec<(Reverse<u32>, HostKey)> = self
-            .task
+        let (task, now) = (&*self.task, self.now);
+        let pieces = |peer: &Peer| match peer.state {
+            PeerState::Complete => u32::MAX,
+            PeerState::Waiting { .. } | PeerState::Fed | PeerState::AtSource => peer.pieces,
+        };
+        let excluded = task.peer(fetcher).map_or(&[][..], |peer| &peer.excluded);
+        let is_of_use = |(key, peer): &(HostKey, &Peer)| {
+            *key != fetcher
+                && pieces(peer) != 0
+                && !Exclusion::holds(excluded, *key, now)
+                && !task.spoiled.is_dropped(now, peer.attempt)
+                && !self.hosts.is_banned(*key, now)
+        };
+        let mut found: Vec<(Reverse<u32>, HostKey)> = task
             .peers()
-            .filter(|(key, peer)| {
-                *key != fetcher && peer.pieces != 0 && !self.hosts.is_banned(*key, self.now)
-            })
+            .filter(is_of_use)
             .take(self.limits.candidates_examined_max)
-            .map(|(key, peer)| (Reverse(peer.pieces), key))
+            .map(|(key, peer)| (Reverse(pieces(peer)), key))
             .collect();
         found.sort_unstable();
         let hosts = found.into_iter().filter_map(|(_, key)| self.hosts.get(key));

@@ -15,6 +15,7 @@ use super::{
     hosts::HostKey,
     peer::{Exclusion, Peer, PeerState, Supply},
     phase::Phase,
+    spoiled::Spoiled,
 };
 
 #[derive(Debug)]
@@ -29,6 +30,7 @@ pub(super) struct Task {
     pub(super) signer: Option<HostId>,
     pub(super) total: Option<u32>,
     pub(super) failed_fetchers: Vec<Exclusion>,
+    pub(super) spoiled: Spoiled,
     /// For a content of one piece, what its holders say proves it.
     pub(super) proof: Option<Arc<Proof>>,
     /// When something was last heard of the task.
@@ -58,6 +60,7 @@ impl Task {
             signer: None,
             total: None,
             failed_fetchers: Vec::new(),
+            spoiled: Spoiled::default(),
             proof: None,
             touched_at: now,
             retry_at: None,

@@ -11,6 +11,7 @@ use protocol::{
 use super::{Command, Engine, Event, Limits, Refusal};
 
 mod exchange;
+mod spoiled;
 
 /// Plays `script` and renders what is told, `host<what`, space-separated.
 ///
@@ -69,9 +70,10 @@ fn event(words: &[&str]) -> Event {
         "progresses" => {
             let count = argument.parse().unwrap();
             let new = PieceSet::of_range(0..count);
+            let attempt = words.get(3).map_or(1, |word| word.parse().unwrap());
             Up::Progress {
                 task,
-                attempt: AttemptId(1),
+                attempt: AttemptId(attempt),
                 total: Some(8),
                 new,
             }
@@ -140,6 +142,7 @@ fn render(command: Command) -> String {
         },
         Down::Warm { .. } => "warm".to_owned(),
         Down::OnYourOwn { reason, .. } => format!("alone:{reason:?}"),
+        Down::Drop { attempt, .. } => format!("drop{}", attempt.0),
     };
     format!("{}<{what}", command.host)
 }

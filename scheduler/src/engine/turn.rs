@@ -5,18 +5,17 @@
 
 use std::{
     collections::{BTreeSet, VecDeque},
-    sync::Arc,
     time::Instant,
 };
 
 use protocol::{
-    AttemptId, Down, Origin, Proof, TaskId,
+    AttemptId, Down, Origin,
     scheduler::{Failure, Outcome},
 };
 
 use super::{
     Command, Limits,
-    filter::{Filter, Lack, best_first},
+    filter::{Filter, Lack},
     hosts::{HostKey, Hosts},
     peer::{PeerState, Supply},
     phase::Phase,
@@ -71,6 +70,7 @@ impl Turn<'_> {
                     return self.tell_alone(child, Failure::Local);
                 }
                 self.insert_waiting(child);
+                self.tell_dropped(child);
             }
             Some(PeerState::Waiting { .. }) => self.task.set_renew_at(child, self.now),
             Some(PeerState::Fed) => return self.refill(child),
@@ -83,9 +83,16 @@ impl Turn<'_> {
         if is_fetcher || self.task.total.is_none() {
             self.task.total = report.total.or(self.task.total);
         }
+        let is_dropped = self.task.spoiled.is_dropped(self.now, report.attempt);
         let Some(peer) = self.task.peer_mut(host) else {
             return;
         };
+        if is_dropped && peer.state != PeerState::Complete {
+            // It had it from before, and had not heard.
+            let attempt = report.attempt;
+            self.tell(host, |task| Down::Drop { task, attempt });
+            return self.leave(host, Loss::Left);
+        }
         if peer.attempt != report.attempt {
             peer.attempt = report.attempt;
             peer.pieces = 0;
@@ -101,7 +108,12 @@ impl Turn<'_> {
             Outcome::Complete if self.task.peer(host).is_some() => self.complete(host),
             Outcome::Complete => {}
             Outcome::Left => self.leave(host, Loss::Left),
-            Outcome::Failed(failure) => self.leave(host, Loss::Failed(failure)),
+            Outcome::Failed(failure) => {
+                if failure == Failure::Corrupt {
+                    self.spoil(host);
+                }
+                self.leave(host, Loss::Failed(failure));
+            }
         }
     }
 
@@ -186,56 +198,6 @@ impl Turn<'_> {
         }
     }
 
-    pub(super) fn tell_alone(&mut self, host: HostKey, reason: Failure) {
-        self.remove_peer(host);
-        self.tell(host, |task| Down::OnYourOwn { task, reason });
-    }
-
-    pub(super) fn tell_grant(&mut self, host: HostKey) {
-        if let Phase::Fetching { fetcher, epoch, .. } = self.task.phase
-            && fetcher == host
-        {
-            let holders = self.holders(host);
-            self.tell(host, |task| Down::BackToSource {
-                task,
-                epoch,
-                holders,
-            });
-        }
-    }
-
-    fn tell_parents(&mut self, child: HostKey) {
-        let parents = best_first(self.hosts, self.task, child);
-        let siblings = self.sibling_candidates(child);
-        let fetcher = self.trusted_fetcher();
-        let proof = self.proof_for(child);
-        self.tell(child, |task| Down::Parents {
-            task,
-            parents,
-            siblings,
-            fetcher,
-            proof,
-        });
-    }
-
-    /// What proves the content, where each parent of `child` has all of it.
-    fn proof_for(&self, child: HostKey) -> Option<Arc<Proof>> {
-        let parents = self.parents(child);
-        let is_whole = |key: &HostKey| self.task.state(*key) == Some(PeerState::Complete);
-        let are_whole = !parents.is_empty() && parents.iter().all(is_whole);
-        self.task.proof.clone().filter(|_| are_whole)
-    }
-
-    pub(super) fn tell(&mut self, host: HostKey, down: impl FnOnce(TaskId) -> Down) {
-        if let Some(record) = self.hosts.get(host) {
-            let host = record.host.id.clone();
-            self.commands.push_back(Command {
-                host,
-                down: down(self.task.id),
-            });
-        }
-    }
-
     pub(super) fn parents(&self, child: HostKey) -> Vec<HostKey> {
         self.task
             .peer(child)
@@ -282,7 +244,7 @@ impl Turn<'_> {
         }
     }
 
-    fn remove_peer(&mut self, host: HostKey) {
+    pub(super) fn remove_peer(&mut self, host: HostKey) {
         for parent in self.parents(host) {
             self.unlink(parent, host);
         }
@@ -328,6 +290,10 @@ impl Turn<'_> {
     }
 
     fn answer(&mut self, child: HostKey) {
+        if self.task.source_host() == Some(child) {
+            // Somebody had no use for those who say that they hold it.
+            return self.grant(child);
+        }
         match self.search(child) {
             Ok(parents) => self.feed(child, &parents),
             Err(lack) => self.starve(child, lack),
@@ -344,10 +310,6 @@ impl Turn<'_> {
     }
 
     fn feed(&mut self, child: HostKey, parents: &[HostKey]) {
-        if self.task.source_host() == Some(child) {
-            // A seed that was to warm the task finds it in the swarm instead.
-            self.source_done(child);
-        }
         self.link_all(child, parents);
         self.task.set_supplying(child, Supply::Fed);
         self.pair_up(child);

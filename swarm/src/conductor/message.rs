@@ -23,6 +23,9 @@ pub enum Event {
     AtSource(Vec<HostId>),
     /// The layout is known: from the source or from the first supplier.
     Begun(Layout),
+    /// Another attempt has begun in place of one of which nothing is here: what suppliers said that
+    /// they hold was of the old one.
+    Anew,
     /// These pieces are proven to be what the supplier says it holds.
     Holds(HostId, PieceSet),
     SupplierFailed(HostId, ParentFailure),

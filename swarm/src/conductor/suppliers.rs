@@ -104,6 +104,23 @@ impl Suppliers {
         }
     }
 
+    /// Nobody is known to hold anything, and nothing is asked of anybody any more.
+    pub(super) fn begin_anew(&mut self, now: Instant) -> Vec<Ended> {
+        let mut over = Vec::new();
+        for (id, supplier) in &mut self.by_id {
+            let runs = std::mem::take(&mut supplier.runs);
+            over.extend(runs.iter().map(|run| Ended {
+                supplier: id.clone(),
+                first: run.first,
+            }));
+            *supplier = Supplier::new(now, supplier.relation);
+        }
+        self.asked = PieceSet::default();
+        self.hedged = PieceSet::default();
+        self.rarity.clear();
+        over
+    }
+
     /// How many suppliers hold `piece`.
     pub(super) fn rarity(&self, piece: u32) -> u16 {
         self.rarity.get(piece as usize).copied().unwrap_or(0)

@@ -131,6 +131,22 @@ fn epoch() -> Instant {
 }
 
 #[test]
+fn of_another_attempt_nothing_is_known_to_be_held() {
+    check(
+        vec![
+            whole(),
+            candidates(&["p", "q"]),
+            begun(8),
+            holds("p", 0..1),
+            Is(Event::Anew),
+            begun(8),
+            holds("q", 0..1),
+        ],
+        "+p +q 0..1<-p cancel-0<-p 0..1<-q",
+    );
+}
+
+#[test]
 fn a_whole_body_is_one_request_to_the_source() {
     check(
         vec![whole(), at_source(), begun(3), had(0), had(1), had(2)],

@@ -37,13 +37,14 @@ pub(super) fn next(progress: &Progress, offset: u64, end: u64, is_whole: bool) -
     if let Stage::Failed(TaskFailure::Corrupt) = progress.stage {
         return Step::Failed(TaskFailure::Corrupt);
     }
-    let available = available(progress, offset);
+    let is_complete = matches!(progress.stage, Stage::Complete);
+    let may_have_any = is_complete || !progress.is_unvouched;
+    let available = available(progress, offset).filter(|_| may_have_any);
     let size = progress
         .content
         .as_ref()
         .and_then(|content| content.layout.size());
     let end = size.map_or(end, |size| end.min(size));
-    let is_complete = matches!(progress.stage, Stage::Complete);
     if offset >= end && (is_complete || !is_whole) {
         return Step::End;
     }
@@ -183,6 +184,15 @@ mod tests {
         );
         check(&complete, (PIECE + 1, PIECE + 1, true), "end");
         check(&wrong, (0, PIECE + 1, true), "Corrupt");
+    }
+
+    #[test]
+    fn what_nobody_vouches_for_waits_for_the_digest_of_the_whole() {
+        let mut unvouched = progress(Some(4 * PIECE), 0..4, 0..0, Stage::Running);
+        unvouched.is_unvouched = true;
+        check(&unvouched, (0, PIECE, false), "wait");
+        unvouched.stage = Stage::Complete;
+        check(&unvouched, (0, PIECE, false), &format!("read 0..{PIECE}"));
     }
 
     #[test]

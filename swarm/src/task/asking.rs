@@ -95,6 +95,7 @@ impl Driver {
                 self.report.go_silent();
                 self.plan(Event::AtSource(Vec::new()));
             }
+            Down::Drop { attempt, .. } => self.drop_attempt(attempt),
             // A seed's order to begin, which reaches the driver as [`Driver::ordered`].
             Down::Warm { .. } => {}
         }

@@ -3,12 +3,13 @@
 //! Invariant: a piece is told to others only after a signed batch that covers it; private content
 //! is never signed, so it is never told.
 
+mod batches;
+
 use std::{ops::Range, sync::Arc};
 
 use protocol::{
-    AttemptId, Content, ContentKind, HostId, Identity, Layout, PieceBatch, PieceDigest, PieceIndex,
-    PieceSet, Proof, SignedBatch, TaskId, Visibility,
-    batch::BATCH_PIECES_MAX,
+    AttemptId, Content, ContentKind, HostId, Identity, Layout, PieceDigest, PieceIndex, PieceSet,
+    TaskId, Visibility,
     scheduler::{Failure, Outcome},
 };
 use tokio::sync::watch;
@@ -28,6 +29,8 @@ pub(crate) struct Attempt {
     file: Option<Arc<StoredTask>>,
     /// Found in the store, and neither the source nor a parent has confirmed it yet.
     is_unconfirmed: bool,
+    /// Nobody vouches for some of its digests: clients wait until the whole holds.
+    is_unvouched: bool,
     held: PieceSet,
     digests: Vec<Option<PieceDigest>>,
     covered: PieceSet,
@@ -36,6 +39,15 @@ pub(crate) struct Attempt {
     partial: Range<u64>,
     from_source: PieceSet,
     fetcher: Option<HostId>,
+}
+
+/// On whose word a batch counts before the digest of the whole holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Word {
+    /// A seed's, or that of the host with the grant.
+    Vouched,
+    /// Some host's of the cluster: enough to fetch by, and not to give to clients.
+    Anybodys,
 }
 
 // === impl Attempt ===
@@ -48,6 +60,7 @@ impl Attempt {
             content: None,
             file: None,
             is_unconfirmed: false,
+            is_unvouched: false,
             held: PieceSet::default(),
             digests: Vec::new(),
             covered: PieceSet::default(),
@@ -107,7 +120,7 @@ impl Attempt {
                     layout: content.layout,
                 });
             }
-            if !self.is_unconfirmed {
+            if !self.is_unconfirmed && !self.is_empty_like(&begin) {
                 return Err(TaskFailure::Corrupt);
             }
         }
@@ -178,22 +191,6 @@ impl Attempt {
         self.fetcher.as_ref()
     }
 
-    /// The digest of the whole holds: nobody else need confirm what the store had.
-    ///
-    /// What this host fetched piece by piece is signed once more, all together, so that whoever
-    /// comes later checks one signature and not one for each piece.
-    pub(crate) fn confirm(&mut self) {
-        self.is_unconfirmed = false;
-        let digest_of = |piece: PieceIndex| self.digests.get(piece.0 as usize).copied().flatten();
-        let fetched = self.from_source.iter();
-        let all: Vec<_> = fetched
-            .filter_map(|piece| digest_of(piece).map(|digest| (piece, digest)))
-            .collect();
-        if all.len().div_ceil(BATCH_PIECES_MAX) < self.batches.len() {
-            self.unsigned = all;
-        }
-    }
-
     pub(crate) fn wrote(&mut self, offset: u64) {
         if let Some(layout) = self.layout() {
             self.partial = layout.bytes_of(layout.piece_at(offset)).start..offset;
@@ -244,29 +241,6 @@ impl Attempt {
         self.digests.get(piece.0 as usize).copied().flatten()
     }
 
-    /// What proves the whole, where it has one piece.
-    pub(crate) fn proof(&self) -> Option<Proof> {
-        let media_type = self.content.as_ref()?.media_type.clone();
-        let whole = |batch: &SharedBatch| Proof::new(batch.as_ref().clone(), media_type.clone());
-        self.batches.iter().find_map(whole)
-    }
-
-    pub(crate) fn batches(&self) -> &[SharedBatch] {
-        &self.batches
-    }
-
-    /// Those of `pieces` whose digest a batch has told.
-    pub(crate) fn proven(&self, pieces: &PieceSet) -> PieceSet {
-        pieces
-            .iter()
-            .filter(|piece| self.covered.contains(*piece))
-            .collect()
-    }
-
-    pub(crate) fn is_proven(&self, piece: PieceIndex) -> bool {
-        self.covered.contains(piece)
-    }
-
     /// Whether a parent's attempt can be gone on with here.
     pub(crate) fn may_become(&self, begin: &Begin) -> bool {
         let is_same = begin.attempt == Some(self.id)
@@ -276,46 +250,11 @@ impl Attempt {
         self.content.is_none() || self.is_unconfirmed || is_same
     }
 
-    /// Takes over a batch that was checked; `false` where it tells nothing new.
-    pub(crate) fn take_batch(&mut self, batch: SignedBatch) -> bool {
-        let mut is_new = false;
-        for (piece, digest) in &batch.batch.digests {
-            if self.covered.insert(*piece) {
-                self.know(*piece, *digest);
-                is_new = true;
-            }
-        }
-        if is_new {
-            self.batches.push(Arc::new(batch));
-        }
-        is_new
-    }
-
-    /// Signs what this host fetched itself; the batches made.
-    pub(crate) fn sign(&mut self, identity: &Identity) -> Vec<SharedBatch> {
-        let Some(content) = self.content.as_ref().filter(|_| !self.unsigned.is_empty()) else {
-            return Vec::new();
-        };
-        if content.visibility != Visibility::Public {
-            self.unsigned.clear();
-            return Vec::new();
-        }
-        let unsigned = std::mem::take(&mut self.unsigned);
-        let batch = |digests: &[(PieceIndex, PieceDigest)]| PieceBatch {
-            task: self.task,
-            attempt: self.id,
-            layout: content.layout,
-            visibility: content.visibility.clone(),
-            digests: digests.to_vec(),
-        };
-        let signed = unsigned
-            .chunks(BATCH_PIECES_MAX)
-            .map(|digests| batch(digests).sign(identity));
-        let made: Vec<SharedBatch> = signed.map(Arc::new).collect();
-        self.covered
-            .union(&unsigned.iter().map(|(piece, _)| *piece).collect());
-        self.batches.extend(made.iter().cloned());
-        made
+    /// Whether nothing is here of an attempt at a content as large as that of `begin`, so that
+    /// nobody would notice another in its place.
+    pub(crate) fn is_empty_like(&self, begin: &Begin) -> bool {
+        let is_empty = self.held.is_empty() && self.partial.is_empty() && !self.is_private();
+        is_empty && begin.attempt.is_some() && self.layout() == Some(begin.layout)
     }
 
     /// Shows everybody on this host how far the attempt has come.
@@ -334,6 +273,7 @@ impl Attempt {
                 seen.content.clone_from(&self.content);
                 seen.file.clone_from(&self.file);
                 seen.held.clone_from(&self.held);
+                seen.is_unvouched = self.is_unvouched;
                 seen.partial = self.partial.clone();
                 seen.from_source.clone_from(&self.from_source);
                 seen.asking = asking;

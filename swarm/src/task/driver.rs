@@ -27,12 +27,9 @@ use super::{
     surroundings::Surroundings,
 };
 use crate::{
-    conductor::{Conductor, Event, Interest, ReaderId, RunId},
+    conductor::{Conductor, Event, ReaderId, RunId},
     open::OpenRequest,
 };
-
-/// How long a download goes on after its last reader left: it may come back and resume.
-const LINGER: Duration = Duration::from_secs(5);
 
 /// The reader that stands for an order to have it all, with nobody reading.
 pub(crate) const NOBODY: ReaderId = ReaderId(0);
@@ -60,7 +57,9 @@ pub(crate) struct Driver {
     pub(super) at_source: HashMap<RunId, AbortHandle>,
     /// Whether a scheduler sent this host to the source, so that others believe what it signs.
     pub(super) is_granted: bool,
-    unwanted_since: Option<Instant>,
+    /// Whether this host goes on for others alone.
+    pub(super) is_for_others: bool,
+    pub(super) unwanted_since: Option<Instant>,
     ended: Option<Stage>,
 }
 
@@ -87,6 +86,7 @@ impl Driver {
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
             is_granted: false,
+            is_for_others: false,
             unwanted_since: None,
             ended: None,
             own: own.clone(),
@@ -134,7 +134,7 @@ impl Driver {
         let deadline = [
             self.conductor.poll_timeout(now),
             self.report.due(now),
-            self.unwanted_since.map(|since| since + LINGER),
+            self.given_up_at(),
         ];
         let deadline = deadline.into_iter().flatten().min();
         let sleep =
@@ -186,7 +186,7 @@ impl Driver {
             Message::ParentFailed(parent, failure) => {
                 self.plan(Event::SupplierFailed(parent, failure));
             }
-            Message::StoreFailed(failure) => self.ended = Some(Stage::Failed(failure)),
+            Message::StoreFailed(failure) => self.fail(failure),
             Message::Source(run, report) => self.source_tells(run, report).await,
             Message::Hashed(hashed) => self.hashed(hashed),
         }
@@ -194,6 +194,10 @@ impl Driver {
 
     pub(super) fn plan(&mut self, event: Event) {
         self.conductor.handle(clock(), event);
+    }
+
+    pub(super) fn fail(&mut self, failure: TaskFailure) {
+        self.ended = Some(Stage::Failed(failure));
     }
 
     async fn source_tells(&mut self, run: RunId, report: SourceReport) {
@@ -219,13 +223,14 @@ impl Driver {
             }
             SourceReport::Failed(failure) => {
                 self.at_source.remove(&run);
-                self.ended = Some(Stage::Failed(failure));
+                self.fail(failure);
             }
         }
     }
 
     /// Makes the place where the pieces of the attempt go; publishes its content.
     pub(super) async fn begin(&mut self, begin: Begin) -> Option<super::source_run::Place> {
+        let before = self.attempt.id();
         match self
             .attempt
             .begin(&self.host.store, self.wish.origin.kind, begin)
@@ -245,12 +250,15 @@ impl Driver {
                         self.lost(piece);
                     }
                 }
+                if self.attempt.id() != before {
+                    self.plan(Event::Anew);
+                }
                 self.plan(Event::Begun(place.layout));
                 self.publish();
                 Some(place)
             }
             Err(failure) => {
-                self.ended = Some(Stage::Failed(failure));
+                self.fail(failure);
                 None
             }
         }
@@ -263,7 +271,7 @@ impl Driver {
             .digest_of(piece)
             .is_some_and(|signed| signed != digest)
         {
-            self.ended = Some(Stage::Failed(TaskFailure::Corrupt));
+            self.fail(TaskFailure::Corrupt);
             return;
         }
         self.attempt.fetched(piece, digest);
@@ -351,21 +359,6 @@ impl Driver {
                 tracing::debug!(%error, "a batch could not be kept; it is told again when asked");
             }
         });
-    }
-
-    /// Nobody reads: goes on if it is nearly done, else lingers a little and gives up.
-    fn check_wanted(&mut self) {
-        if !self.conductor.is_unwanted() {
-            self.unwanted_since = None;
-            return;
-        }
-        let now = clock();
-        let since = *self.unwanted_since.get_or_insert(now);
-        if self.conductor.is_nearly_whole() {
-            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
-        } else if since + LINGER <= now {
-            self.ended = Some(Stage::Failed(TaskFailure::Cancelled));
-        }
     }
 }
 

@@ -15,6 +15,7 @@ mod report;
 mod source_run;
 pub(crate) mod spoiled;
 pub(crate) mod surroundings;
+mod wanted;
 
 use protocol::{
     Down, HostId, PieceDigest, PieceIndex, SignedBatch, availability::Tell,

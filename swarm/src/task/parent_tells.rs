@@ -6,10 +6,11 @@ use protocol::{
 };
 
 use super::{
+    attempt::Word,
     begin::Begin,
-    driver::{Driver, wall_clock},
+    driver::{Driver, NOBODY, wall_clock},
 };
-use crate::conductor::Event;
+use crate::conductor::{Event, Interest};
 
 impl Driver {
     pub(super) async fn parent_tells(&mut self, parent: HostId, tell: Tell) {
@@ -92,7 +93,24 @@ impl Driver {
         let is_spoiled = begin
             .attempt
             .is_some_and(|attempt| self.host.spoiled.is_spoiled(self.wish.task, attempt));
-        !is_spoiled && self.attempt.may_become(begin)
+        // What the source is bringing goes where its attempt is.
+        let may_change = self.at_source.is_empty() && self.attempt.is_empty_like(begin);
+        !is_spoiled && (may_change || self.attempt.may_become(begin))
+    }
+
+    /// On whose word `signed` counts, if it is of a host that may fetch the task.
+    ///
+    /// Where there is no seed and no host with the grant, the scheduler has forgotten who had it
+    /// while others hold what it brought: then any host of the cluster may have been it.
+    fn judged(&self, signed: &SignedBatch) -> Result<Word, BatchError> {
+        let (identity, fetcher, now) = (&self.host.identity, self.attempt.fetcher(), wall_clock());
+        match signed.verify(identity, fetcher, now) {
+            Ok(_) => Ok(Word::Vouched),
+            Err(BatchError::NoRight(_)) if fetcher.is_none() && self.host.seeds.is_empty() => {
+                Ok(Word::Anybodys)
+            }
+            Err(error) => Err(error),
+        }
     }
 
     /// A batch, and what its parent said of the attempt where no batch of it was seen yet.
@@ -117,18 +135,17 @@ impl Driver {
         if offer.is_none() && batch.digests.iter().all(is_old) {
             return Ok(());
         }
-        if let Err(error) = signed.verify(&self.host.identity, self.attempt.fetcher(), wall_clock())
-        {
+        let word = self.judged(&signed).map_err(|error| {
             tracing::warn!(task = %self.wish.task, %error, "a batch of piece digests does not hold");
-            return Err(match error {
+            match error {
                 // Who has the grant is the scheduler's word, which another host may have had at
                 // another time: no lie, and no use.
                 BatchError::NoRight(_) => ParentFailure::Gone,
                 BatchError::Certificate(_) | BatchError::Signature | BatchError::Malformed(_) => {
                     ParentFailure::Lied
                 }
-            });
-        }
+            }
+        })?;
         if let Some(offer) = offer {
             // Another parent may have been faster.
             if !self.may_become(&offer) {
@@ -137,8 +154,13 @@ impl Driver {
             self.begin(offer).await;
         }
         let bytes = signed.to_bytes();
-        if self.attempt.take_batch(signed) {
+        if self.attempt.take_batch(signed, word) {
             self.keep_batch(bytes);
+            if word == Word::Anybodys {
+                // Clients are given nothing of it before the whole holds: so the whole is to come.
+                let whole = Interest::ToEnd { offset: 0 };
+                self.plan(Event::ReaderJoined(NOBODY, whole));
+            }
         }
         Ok(())
     }

@@ -24,6 +24,9 @@ pub struct Progress {
     pub file: Option<Arc<StoredTask>>,
     /// Pieces that are verified and can be read.
     pub held: PieceSet,
+    /// Nobody with the right to vouches for them: clients on this host may have none before the
+    /// whole holds.
+    pub is_unvouched: bool,
     /// Bytes of pieces still arriving that this host's own fetch has written. Readers on this host
     /// may have them; nobody else may.
     pub partial: Range<u64>,

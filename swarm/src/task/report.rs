@@ -21,6 +21,7 @@ pub(crate) struct Report {
     /// Schedulers that ordered the task; they are told the same as the one that it belongs to.
     ordered_by: Vec<HostId>,
     new: PieceSet,
+    told_at: Option<Instant>,
     due: Option<Instant>,
 }
 
@@ -44,6 +45,7 @@ impl Report {
             standing: Standing::Unknown,
             ordered_by: Vec::new(),
             new: PieceSet::default(),
+            told_at: None,
             due: None,
         }
     }
@@ -112,9 +114,10 @@ impl Report {
 
     pub(crate) fn has(&mut self, now: Instant, piece: PieceIndex) {
         // The first piece is told at once: somebody may be waiting for just that.
-        if self.due.is_none() {
-            self.due = Some(now);
-        }
+        let soon = self
+            .told_at
+            .map_or(now, |told_at| told_at + REPORT_INTERVAL);
+        self.due = Some(self.due.map_or(soon, |due| due.min(soon)));
         self.new.insert(piece);
     }
 
@@ -128,12 +131,13 @@ impl Report {
         if !self.is_registered() || self.due.is_none_or(|due| now < due) {
             return;
         }
-        let pause = if self.new.is_empty() {
-            PROGRESS_INTERVAL
-        } else {
-            REPORT_INTERVAL
-        };
-        self.due = Some(now + pause);
+        self.due = Some(now + PROGRESS_INTERVAL);
+        self.tell_all(attempt, total).await;
+        self.told_at = Some(now);
+    }
+
+    /// Tells what was not told yet.
+    async fn tell_all(&mut self, attempt: AttemptId, total: Option<u32>) {
         let new = std::mem::take(&mut self.new);
         let progress = Up::Progress {
             task: self.task,
@@ -142,6 +146,13 @@ impl Report {
             new,
         };
         self.send(progress).await;
+    }
+
+    /// The last word of a download that turned out wrong: which attempt that was.
+    pub(crate) async fn spoiled(&mut self, attempt: AttemptId, total: Option<u32>) {
+        if self.is_registered() && !self.new.is_empty() {
+            self.tell_all(attempt, total).await;
+        }
     }
 
     pub(crate) async fn finished(&mut self, outcome: Outcome) {
@@ -180,5 +191,36 @@ pub(crate) fn failure_of(error: &SourceError) -> Failure {
         | SourceError::Interrupted
         | SourceError::TooLong { .. }
         | SourceError::Malformed(_) => Failure::Unavailable,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use protocol::Digest;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn pieces_are_told_soon_and_the_first_at_once() {
+        let task = TaskId(Digest::sha256_of(b"task"));
+        let mut report = Report::new(task, Sessions::new(Vec::new()));
+        report.standing = Standing::Registered("scheduler".parse().unwrap());
+        let start = crate::task::driver::clock();
+        let mut tell = async |at: u64, piece: Option<u32>| {
+            let now = start + Duration::from_millis(at);
+            if let Some(piece) = piece {
+                report.has(now, PieceIndex(piece));
+            }
+            let due = report.due(now).unwrap();
+            report.tell(now, AttemptId(1), None).await;
+            (due.saturating_duration_since(start)).as_millis()
+        };
+        assert_eq!(tell(0, None).await, 2000, "that it lives");
+        assert_eq!(tell(10, Some(0)).await, 10, "the first");
+        assert_eq!(tell(20, Some(1)).await, 260, "with what else comes");
+        assert_eq!(tell(30, Some(2)).await, 260);
+        assert_eq!(tell(260, None).await, 260);
+        assert_eq!(tell(270, None).await, 2260, "that it lives");
+        assert_eq!(tell(1000, Some(3)).await, 510, "after a while");
     }
 }

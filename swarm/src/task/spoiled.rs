@@ -15,7 +15,7 @@ use protocol::{
 };
 
 use super::{
-    SharedBatch,
+    SharedBatch, TaskFailure,
     driver::{Driver, clock, wall_clock},
 };
 
@@ -29,7 +29,7 @@ const SPOILED_FOR: Duration = Duration::from_secs(600);
 const TASKS_MAX: usize = 1024;
 
 /// Wrong attempts of one task remembered; the oldest is forgotten.
-const ATTEMPTS_MAX: usize = 3;
+const ATTEMPTS_MAX: usize = 8;
 
 /// What this host knows of attempts that failed. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -39,7 +39,9 @@ pub(crate) struct Spoiled {
 
 #[derive(Debug)]
 struct Memory {
-    failed_at: Instant,
+    noted_at: Instant,
+    /// When an attempt of this host's own failed.
+    failed_at: Option<Instant>,
     attempts: Vec<Wrong>,
 }
 
@@ -56,7 +58,8 @@ impl Spoiled {
     pub(crate) fn is_suspect(&self, now: Instant, task: TaskId) -> bool {
         let by_task = self.by_task.lock().unwrap_or_else(PoisonError::into_inner);
         let memory = by_task.get(&task);
-        memory.is_some_and(|memory| now < memory.failed_at + SUSPECT_FOR)
+        let failed_at = memory.and_then(|memory| memory.failed_at);
+        failed_at.is_some_and(|failed_at| now < failed_at + SUSPECT_FOR)
     }
 
     pub(crate) fn is_spoiled(&self, task: TaskId, attempt: AttemptId) -> bool {
@@ -65,18 +68,39 @@ impl Spoiled {
         memory.is_some_and(|memory| memory.attempts.iter().any(|wrong| wrong.attempt == attempt))
     }
 
-    fn remember(&self, now: Instant, task: TaskId, wrong: Wrong) {
+    /// An attempt of this host was wrong, or is said to be.
+    fn failed(&self, now: Instant, task: TaskId, wrong: Wrong) {
+        self.remember(now, task, wrong, Some(now));
+    }
+
+    /// An attempt of others is wrong: it is to be taken from nobody.
+    fn heard(&self, now: Instant, task: TaskId, attempt: AttemptId) {
+        let batches = Vec::new();
+        self.remember(now, task, Wrong { attempt, batches }, None);
+    }
+
+    fn remember(&self, now: Instant, task: TaskId, wrong: Wrong, failed_at: Option<Instant>) {
         let mut by_task = self.by_task.lock().unwrap_or_else(PoisonError::into_inner);
-        by_task.retain(|_, memory| now < memory.failed_at + SPOILED_FOR);
+        by_task.retain(|_, memory| now < memory.noted_at + SPOILED_FOR);
         if TASKS_MAX <= by_task.len() && !by_task.contains_key(&task) {
             return;
         }
         let memory = by_task.entry(task).or_insert_with(|| Memory {
-            failed_at: now,
+            noted_at: now,
+            failed_at: None,
             attempts: Vec::new(),
         });
-        memory.failed_at = now;
-        memory.attempts.push(wrong);
+        memory.noted_at = now;
+        memory.failed_at = failed_at.or(memory.failed_at);
+        let known = memory
+            .attempts
+            .iter_mut()
+            .find(|known| known.attempt == wrong.attempt);
+        match known {
+            Some(known) if known.batches.is_empty() => *known = wrong,
+            Some(_) => {}
+            None => memory.attempts.push(wrong),
+        }
         if ATTEMPTS_MAX < memory.attempts.len() {
             memory.attempts.remove(0);
         }
@@ -120,7 +144,10 @@ impl Driver {
                     attempt: self.attempt.id(),
                     batches: self.attempt.batches().to_vec(),
                 };
-                self.host.spoiled.remember(clock(), task, wrong);
+                self.report
+                    .spoiled(wrong.attempt, self.attempt.piece_count())
+                    .await;
+                self.host.spoiled.failed(clock(), task, wrong);
             }
             Outcome::Complete => {
                 for wrong in self.host.spoiled.take(task) {
@@ -128,6 +155,16 @@ impl Driver {
                 }
             }
             Outcome::Left | Outcome::Failed(_) => {}
+        }
+    }
+
+    /// The scheduler says that others found `attempt` wrong. Of one that is here whole, this host's
+    /// own check tells.
+    pub(super) fn drop_attempt(&mut self, attempt: AttemptId) {
+        if attempt != self.attempt.id() {
+            self.host.spoiled.heard(clock(), self.wish.task, attempt);
+        } else if !self.conductor.is_whole() {
+            self.fail(TaskFailure::Corrupt);
         }
     }
 

@@ -170,6 +170,10 @@ pub(in crate::grpc) fn down_message(down: Down) -> proto::SchedulerMessage {
             task: task_bytes(task),
             reason: failure(reason).into(),
         }),
+        Down::Drop { task, attempt } => SchedulerKind::Drop(proto::Drop {
+            task: task_bytes(task),
+            attempt: attempt.0,
+        }),
     })
 }
 
@@ -192,6 +196,10 @@ pub(in crate::grpc) fn read_down(message: proto::SchedulerMessage) -> Result<Dow
         Some(SchedulerKind::OnYourOwn(told)) => Ok(Down::OnYourOwn {
             task: read_task(&told.task)?,
             reason: read_failure(told.reason)?,
+        }),
+        Some(SchedulerKind::Drop(told)) => Ok(Down::Drop {
+            task: read_task(&told.task)?,
+            attempt: AttemptId(told.attempt),
         }),
         Some(SchedulerKind::Welcome(_)) => Err(Malformed("a session has one welcome")),
         None => Err(Malformed("a scheduler said nothing that is known")),

@@ -87,6 +87,10 @@ fn downs() -> Vec<Vec<u8>> {
             task: TASK,
             reason: Failure::Local,
         },
+        Down::Drop {
+            task: TASK,
+            attempt: ATTEMPT,
+        },
     ];
     downs.map(|down| down_message(down).encode_to_vec()).into()
 }

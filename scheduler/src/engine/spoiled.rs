@@ -1,0 +1,171 @@
+//! Pure: attempts at a task whose whole did not match its digest, and on whose word they are dropped
+//! everywhere.
+//!
+//! A fetcher knows of its own attempt, and a seed is believed in this as in a ban. Of other hosts it
+//! takes as many as for a ban: one alone could have every attempt dropped.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use protocol::{AttemptId, Down, HostId};
+
+use super::{
+    Limits,
+    hosts::HostKey,
+    peer::{Peer, PeerState},
+    source::Loss,
+    turn::Turn,
+};
+
+/// The attempts at one task that somebody found wrong.
+#[derive(Debug, Default)]
+pub(super) struct Spoiled {
+    attempts: Vec<Wrong>,
+}
+
+#[derive(Debug)]
+struct Wrong {
+    attempt: AttemptId,
+    reporters: BTreeSet<HostId>,
+    is_dropped: bool,
+    until: Instant,
+}
+
+// === impl Spoiled ===
+
+impl Spoiled {
+    /// `reporter` found `attempt` wrong; tells whether it is dropped from now on.
+    fn report(
+        &mut self,
+        now: Instant,
+        limits: &Limits,
+        attempt: AttemptId,
+        (reporter, is_believed): (&HostId, bool),
+    ) -> bool {
+        self.attempts.retain(|wrong| now < wrong.until);
+        let known = self
+            .attempts
+            .iter()
+            .position(|wrong| wrong.attempt == attempt);
+        let place = known.unwrap_or_else(|| {
+            if limits.spoiled_max <= self.attempts.len() {
+                self.attempts.remove(0);
+            }
+            self.attempts.push(Wrong {
+                attempt,
+                reporters: BTreeSet::new(),
+                is_dropped: false,
+                until: now,
+            });
+            self.attempts.len() - 1
+        });
+        let wrong = &mut self.attempts[place];
+        wrong.until = now + limits.spoiled_memory;
+        wrong.reporters.insert(reporter.clone());
+        let was_dropped = wrong.is_dropped;
+        wrong.is_dropped |= is_believed || limits.reporters_min <= wrong.reporters.len();
+        wrong.is_dropped && !was_dropped
+    }
+
+    pub(super) fn is_dropped(&self, now: Instant, attempt: AttemptId) -> bool {
+        self.dropped(now).any(|dropped| dropped == attempt)
+    }
+
+    /// When the last of them is forgotten.
+    pub(super) fn until(&self) -> Option<Instant> {
+        self.attempts.iter().map(|wrong| wrong.until).max()
+    }
+
+    fn dropped(&self, now: Instant) -> impl Iterator<Item = AttemptId> {
+        let is_dropped = move |wrong: &&Wrong| wrong.is_dropped && now < wrong.until;
+        self.attempts
+            .iter()
+            .filter(is_dropped)
+            .map(|wrong| wrong.attempt)
+    }
+}
+
+// === impl Turn ===
+
+impl Turn<'_> {
+    /// `reporter` has the whole of its attempt, and it does not match.
+    pub(super) fn spoil(&mut self, reporter: HostKey) {
+        let (Some(peer), Some(record)) = (self.task.peer(reporter), self.hosts.get(reporter))
+        else {
+            return;
+        };
+        // Of one that told nothing it is not known which attempt it had.
+        let attempt = peer.attempt;
+        if peer.pieces == 0 {
+            return;
+        }
+        let is_believed = record.is_seed || self.task.fetcher() == Some(reporter);
+        let reported = (&record.host.id, is_believed);
+        let spoiled = &mut self.task.spoiled;
+        if !spoiled.report(self.now, self.limits, attempt, reported) {
+            return;
+        }
+        let unfinished =
+            |(key, peer): &(HostKey, &Peer)| *key != reporter && peer.state != PeerState::Complete;
+        let told: Vec<_> = self.task.peers().filter(unfinished).collect();
+        let told: Vec<_> = told
+            .into_iter()
+            .map(|(key, peer)| (key, peer.attempt == attempt))
+            .collect();
+        for (host, has_it) in told {
+            self.tell(host, |task| Down::Drop { task, attempt });
+            if has_it {
+                self.leave(host, Loss::Left);
+            }
+        }
+    }
+
+    /// Names to `host` what it is to take from nobody.
+    pub(super) fn tell_dropped(&mut self, host: HostKey) {
+        for attempt in self.task.spoiled.dropped(self.now).collect::<Vec<_>>() {
+            self.tell(host, |task| Down::Drop { task, attempt });
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::engine::tests::epoch;
+
+    /// Plays reports of one attempt, `reporter` or `reporter!` for one that is believed, and tells
+    /// after which it was dropped.
+    #[track_caller]
+    fn check(reports: &str, expect: Option<usize>) {
+        let (mut spoiled, limits, attempt) = (Spoiled::default(), Limits::default(), AttemptId(7));
+        let dropped = reports.split_whitespace().position(|report| {
+            let id = report.trim_end_matches('!').parse().unwrap();
+            let reported = (&id, report.ends_with('!'));
+            spoiled.report(epoch(), &limits, attempt, reported)
+        });
+        assert_eq!(dropped, expect, "{reports}");
+        assert_eq!(spoiled.is_dropped(epoch(), attempt), expect.is_some());
+        assert!(!spoiled.is_dropped(epoch(), AttemptId(8)));
+        let later = epoch() + limits.spoiled_memory * 2;
+        assert!(!spoiled.is_dropped(later, attempt), "it is forgotten");
+    }
+
+    #[test]
+    fn three_hosts_or_one_that_is_believed_have_an_attempt_dropped() {
+        check("a", None);
+        check("a a a a", None);
+        check("a b", None);
+        check("a b a c", Some(3));
+        check("a s!", Some(1));
+    }
+
+    #[test]
+    fn the_oldest_makes_room() {
+        let (mut spoiled, limits) = (Spoiled::default(), Limits::default());
+        let seed = "s".parse().unwrap();
+        for number in 0..=limits.spoiled_max as u64 {
+            assert!(spoiled.report(epoch(), &limits, AttemptId(number), (&seed, true)));
+        }
+        assert!(!spoiled.is_dropped(epoch(), AttemptId(0)));
+        assert!(spoiled.is_dropped(epoch(), AttemptId(1)));
+    }
+}
