@@ -1,6 +1,7 @@
 //! The swarm at full strength: many hosts as separate processes before one registry, whatever
 //! fails. Everything goes over sockets.
 
+mod clients;
 mod herds;
 mod hosts;
 mod liar;
