@@ -92,6 +92,15 @@ impl Herd {
         change: impl Fn(Plan) -> Plan,
     ) -> Result<Self> {
         let cluster = Cluster::of(registry, shape.schedulers, shape.seeds)?;
+        Self::start_in(cluster, shape, change)
+    }
+
+    /// As [`Herd::start_each`], in a cluster that nobody runs in yet.
+    pub(crate) fn start_in(
+        cluster: Cluster,
+        shape: Shape,
+        change: impl Fn(Plan) -> Plan,
+    ) -> Result<Self> {
         let start = |id: &&str, role| cluster.start_as(&change(cluster.plan(id, &[role])));
         let all = |ids: &[&str], role| ids.iter().map(|id| start(id, role)).collect();
         let schedulers: Result<Vec<Member>> = all(shape.schedulers, Role::Scheduler);

@@ -1,11 +1,15 @@
-//! The host that fetches for all is killed or stopped in the middle of the blob: another one fetches
-//! what is missing, no client sees an error, and the registry sends little twice.
+//! The host that fetches for all is killed, stopped or cut off in the middle of the blob: another one
+//! fetches what is missing, no client sees an error, and the registry sends little twice.
 
 use anyhow::{Context as _, Result};
 use protocol::{TaskId, ring};
+use registry_compat_tests::{
+    cable::Cable,
+    cluster::{Cluster, Member},
+    process::wait_until,
+};
 
-use super::{Herd, Shape, can_herd, pull, pull_while, source::Source};
-use registry_compat_tests::cluster::Member;
+use super::{HERD_LIMIT, Herd, Shape, can_herd, pull, pull_while, pull_within, source::Source};
 
 const SIZE: usize = 48 << 20;
 
@@ -104,6 +108,35 @@ fn when_the_seed_stands_still_half_way_the_other_seed_fetches_the_rest() -> Resu
 #[test]
 fn when_the_only_seed_stands_still_half_way_a_host_fetches_the_rest() -> Result<()> {
     seed_is_lost("only-frozen", ONE_SEED, freeze)
+}
+
+/// What the seed can say to the hosts before it is cut off: less than the blob once.
+const SAID: u64 = 6 << 20;
+
+/// All hosts pull while the seed is cut off from them, though not from the scheduler, which hears both.
+/// What they do not have of its fetch is fetched anew, and that once.
+fn seed_is_cut_off(source: &Source) -> Result<()> {
+    let cluster = Cluster::of(source.address(), ONE_SEED.schedulers, ONE_SEED.seeds)?;
+    let cable = Cable::start(cluster.seed().address, SAID)?;
+    let herd = Herd::start_in(cluster, ONE_SEED, |mut plan| {
+        plan.view.seeds[0].address = cable.address();
+        if plan.id == "seed" {
+            plan.swarm = format!("advertise = \"{}\"", cable.address());
+        }
+        plan
+    })?;
+    let pulled = pull_within(HERD_LIMIT, &herd.proxies()?, &source.blob, |_| {
+        wait_until("the seed is cut off", HERD_LIMIT, || cable.is_cut())
+    });
+    herd.told(pulled.and_then(|()| source.sent_at_most(2.0)))
+}
+
+#[test]
+fn a_seed_that_has_it_all_and_is_cut_off_from_the_hosts_is_replaced() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    seed_is_cut_off(&Source::new("cut-seed", SIZE)?)
 }
 
 /// The fetcher is a host like all others, whose own client is lost with it.
