@@ -32,9 +32,9 @@ pub(crate) fn each_fetched_once(registry: &Registry, image: &Image) -> Result<()
     for digest in blobs.chain(manifests).chain([image.index.digest.clone()]) {
         // The registry writes its log after the last byte has left.
         wait_until("the registry's log", FLOW_LIMIT, || {
-            fetches(&registry, &digest).is_ok_and(|count| 0 < count)
+            fetches(registry, &digest).is_ok_and(|count| 0 < count)
         })?;
-        let count = fetches(&registry, &digest)?;
+        let count = fetches(registry, &digest)?;
         ensure!(count == 1, "{digest} was asked for {count} times");
     }
     Ok(())
