@@ -106,6 +106,7 @@ impl Conductor {
             Event::Wait(patience) => self.be_patient(now, patience),
             Event::Candidates(candidates) => self.candidates(now, candidates),
             Event::AtSource(holders) => self.go_to_source(now, holders),
+            Event::GrantLost => self.leave_source(now),
             Event::Begun(layout) | Event::Ended(layout) => self.layout = Some(layout),
             Event::Anew => {
                 let over = self.suppliers.begin_anew(now);
@@ -141,8 +142,10 @@ impl Conductor {
         if let Phase::Patient { until } = self.phase
             && until <= now
         {
-            self.phase = Phase::AtSource { adopt_until: None };
-            self.actions.push_back(Action::GoToSource);
+            self.phase = Phase::Patient {
+                until: now + self.limits.answer_timeout,
+            };
+            self.actions.push_back(Action::AskElsewhere);
         }
         self.plan(now);
     }
@@ -240,6 +243,15 @@ impl Conductor {
         let has_holders = !self.suppliers.is_empty();
         self.phase = Phase::AtSource {
             adopt_until: has_holders.then(|| now + self.limits.adoption),
+        };
+    }
+
+    fn leave_source(&mut self, now: Instant) {
+        for run in self.source.take_all() {
+            self.actions.push_back(Action::StopSource(run));
+        }
+        self.phase = Phase::Patient {
+            until: now + self.limits.answer_timeout,
         };
     }
 

@@ -79,6 +79,12 @@ impl SourceRuns {
         done
     }
 
+    /// Takes out all of them.
+    pub(super) fn take_all(&mut self) -> Vec<RunId> {
+        let all = std::mem::take(&mut self.by_id);
+        all.into_keys().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }

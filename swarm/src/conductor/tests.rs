@@ -121,7 +121,7 @@ fn render(action: Action) -> String {
         } => format!("{first}..<-source#{}", run.0),
         Action::StopSource(run) => format!("stop#{}", run.0),
         Action::LearnSize => "size?".to_owned(),
-        Action::GoToSource => "alone".to_owned(),
+        Action::AskElsewhere => "else".to_owned(),
     }
 }
 
@@ -273,14 +273,26 @@ fn a_silent_parent_is_left_and_at_last_the_source_is_asked() {
             holds("a", 0..2),
             Wait,
             Wait,
+            at_source(),
         ],
-        "+a 0..2<-a -a:Slow alone 0..<-source#0",
+        "+a 0..2<-a -a:Slow else 0..<-source#0",
     );
 }
 
 #[test]
 fn a_silent_scheduler_is_not_waited_for() {
-    check(vec![whole(), Is(Event::Asked), Wait], "alone 0..<-source#0");
+    check(
+        vec![
+            whole(),
+            Is(Event::Asked),
+            Wait,
+            candidates(&["s"]),
+            Is(Event::SupplierFailed(host("s"), ParentFailure::Gone)),
+            Wait,
+            at_source(),
+        ],
+        "else +s -s:Gone else 0..<-source#0",
+    );
 }
 
 #[test]
@@ -295,6 +307,22 @@ fn patience_is_renewed_while_the_fetcher_lives() {
             candidates(&["s"]),
         ],
         "+s",
+    );
+}
+
+#[test]
+fn who_has_lost_the_grant_gets_the_rest_from_others() {
+    check(
+        vec![
+            whole(),
+            at_source(),
+            begun(4),
+            Is(Event::Had(PieceIndex(0))),
+            Is(Event::GrantLost),
+            candidates(&["a"]),
+            holds("a", 0..4),
+        ],
+        "0..<-source#0 stop#0 +a 1..3<-a 3..4<-a",
     );
 }
 
@@ -600,7 +628,7 @@ impl World {
                     let who = Who::Supplier(supplier);
                     self.asked.retain(|asked| asked.who != who);
                 }
-                Action::Follow(_) | Action::LearnSize | Action::GoToSource => {}
+                Action::Follow(_) | Action::LearnSize | Action::AskElsewhere => {}
             }
         }
         Ok(())

@@ -86,6 +86,11 @@ impl Hub {
         self.wish(parent, Ask::Bring { task, origin })
     }
 
+    /// Hosts to which a stream is open, `max` of them at most.
+    pub(crate) fn parents(&self, max: usize) -> Vec<Host> {
+        self.inner.streams().keys().take(max).cloned().collect()
+    }
+
     fn wish(&self, parent: &Host, ask: Ask) -> mpsc::Receiver<Tell> {
         let (tell, told) = mpsc::channel(self.inner.config.tells_waiting);
         self.inner.hand_over(parent, Wish { ask, tell });

@@ -57,6 +57,10 @@ pub(crate) struct Driver {
     pub(super) at_source: HashMap<RunId, AbortHandle>,
     /// Whether a scheduler sent this host to the source, so that others believe what it signs.
     pub(super) is_granted: bool,
+    /// Seeds that were asked because no scheduler answered.
+    pub(super) asked_seeds: Vec<HostId>,
+    /// Whether it will go to the source for want of anybody who answers.
+    pub(super) is_falling_through: bool,
     /// Whether this host goes on for others alone.
     pub(super) is_for_others: bool,
     pub(super) unwanted_since: Option<Instant>,
@@ -86,6 +90,8 @@ impl Driver {
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
             is_granted: false,
+            asked_seeds: Vec::new(),
+            is_falling_through: false,
             is_for_others: false,
             unwanted_since: None,
             ended: None,
@@ -178,6 +184,7 @@ impl Driver {
             Message::Scheduler(down) => self.told(down).await,
             Message::Ordered(scheduler) => self.ordered(scheduler).await,
             Message::SessionsChanged => self.register_again().await,
+            Message::NobodyElse => self.nobody_else(),
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
             Message::ParentPiece(parent, piece) => {
                 self.has(piece, Event::Brought(parent, piece));
