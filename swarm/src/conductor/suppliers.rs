@@ -3,7 +3,11 @@
 //! Invariant: a piece is in flight at one supplier at most, or at two where the second was asked
 //! as a hedge. How rare a piece is counts the suppliers that hold it.
 
-use std::{collections::BTreeMap, ops::Range, time::Instant};
+use std::{
+    collections::BTreeMap,
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use protocol::{HostId, PieceIndex, PieceSet};
 
@@ -19,6 +23,9 @@ pub(super) struct Suppliers {
     hedged: PieceSet,
     rarity: Vec<u16>,
 }
+
+/// One that would bring a piece this many times sooner is waited for.
+const FAR_BETTER: u32 = 4;
 
 /// A run that nobody is to wait for any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -207,7 +214,7 @@ impl Suppliers {
         let (mut leave, mut over) = (Vec::new(), Vec::new());
         let ids: Vec<HostId> = self.by_id.keys().cloned().collect();
         for id in ids {
-            let spare = self.others_hold(now, &id);
+            let spare = self.spare(now, &id);
             let Some(supplier) = self.by_id.get_mut(&id) else {
                 continue;
             };
@@ -234,9 +241,10 @@ impl Suppliers {
             .by_id
             .values()
             .filter_map(|supplier| supplier.rests_until.filter(|until| now < *until));
-        let deadlines = self.by_id.iter().filter_map(|(id, supplier)| {
-            supplier.deadline(now, limits, || self.others_hold(now, id))
-        });
+        let deadlines = self
+            .by_id
+            .iter()
+            .filter_map(|(id, supplier)| supplier.deadline(limits, self.spare(now, id)));
         rests.chain(deadlines).min()
     }
 
@@ -274,10 +282,17 @@ impl Suppliers {
             supplier.has_room(now, each) && supplier.holds.contains(PieceIndex(piece))
         };
         let able = self.by_id.iter().filter(|(_, supplier)| able(supplier));
-        able.min_by_key(|(_, supplier)| {
+        let (id, chosen) = able.min_by_key(|(_, supplier)| {
             (supplier.expected(), supplier.runs.len(), supplier.relation)
-        })
-        .map(|(id, _)| id.clone())
+        })?;
+        // Rather a while later from one that is busy than much later from one that is slow.
+        let is_far_better = |other: &Supplier| {
+            other.pace().is_some()
+                && !other.is_resting(now)
+                && other.holds.contains(PieceIndex(piece))
+                && other.expected() * FAR_BETTER < chosen.expected()
+        };
+        (!self.by_id.values().any(is_far_better)).then(|| id.clone())
     }
 
     /// The pieces that some supplier with room holds.
@@ -312,10 +327,11 @@ impl Suppliers {
         had: &PieceSet,
         limits: &Limits,
     ) -> Option<(HostId, u32)> {
+        let best = self.best_pace();
         let late = self
             .by_id
             .iter()
-            .filter(|(_, supplier)| supplier.hedge_at(limits) <= now);
+            .filter(|(_, supplier)| supplier.hedge_at(limits, best) <= now);
         let pieces = late.flat_map(|(id, supplier)| {
             let left = supplier.runs.iter().flat_map(|run| run.left.clone());
             left.map(move |piece| (id, piece))
@@ -342,7 +358,8 @@ impl Suppliers {
             .by_id
             .values()
             .filter(|supplier| !supplier.runs.is_empty());
-        busy.map(|supplier| supplier.hedge_at(limits))
+        let best = self.best_pace();
+        busy.map(|supplier| supplier.hedge_at(limits, best))
             .filter(|at| now < *at)
             .min()
     }
@@ -352,18 +369,20 @@ impl Suppliers {
         (limits.runs_max / self.by_id.len().max(1)).clamp(1, limits.runs_per_supplier)
     }
 
-    fn others_hold(&self, now: Instant, id: &HostId) -> bool {
-        let Some(run) = self
-            .by_id
-            .get(id)
-            .and_then(|supplier| supplier.runs.first())
-        else {
-            return false;
-        };
+    /// The best pace of the others that hold what `id` is asked for next; `Duration::MAX` where
+    /// those have not shown any, and `None` where there is nobody.
+    fn spare(&self, now: Instant, id: &HostId) -> Option<Duration> {
+        let run = self.by_id.get(id)?.runs.first()?;
         let piece = PieceIndex(run.left.start);
-        self.by_id.iter().any(|(other, supplier)| {
-            other != id && !supplier.is_resting(now) && supplier.holds.contains(piece)
-        })
+        let others = self.by_id.iter().filter(|(other, supplier)| {
+            *other != id && !supplier.is_resting(now) && supplier.holds.contains(piece)
+        });
+        let paces = others.map(|(_, supplier)| supplier.pace().unwrap_or(Duration::MAX));
+        paces.min()
+    }
+
+    fn best_pace(&self) -> Option<Duration> {
+        self.by_id.values().filter_map(Supplier::pace).min()
     }
 
     fn release(&mut self, run: &Run) {

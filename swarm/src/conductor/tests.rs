@@ -431,6 +431,51 @@ fn what_is_late_is_asked_of_another_who_could() {
     check(script, "+a 0..2<-a 2..4<-a +b 2..3<-b cancel-2<-a 3..4<-b");
 }
 
+/// `a` and `b` hold it all; `a` brings a piece in four seconds, `b` in a tenth of one.
+fn slow_and_fast() -> Vec<Step> {
+    vec![
+        candidates(&["a", "b"]),
+        begun(40),
+        holds("a", 0..1),
+        whole(),
+        Pass(4_000),
+        brought("a", 0),
+        holds("b", 1..2),
+        Pass(100),
+        brought("b", 1),
+    ]
+}
+
+#[test]
+fn what_a_fast_supplier_will_have_brought_sooner_is_not_asked_of_a_slow_one() {
+    let limits = Limits {
+        runs_per_supplier: 1,
+        run_bytes: KIB256,
+        ..limits()
+    };
+    let both = [holds("b", 2..8), holds("a", 0..8), brought("b", 2)];
+    let script = slow_and_fast().into_iter().chain(both).collect();
+    check_with(limits, script, "+a +b 0..1<-a 1..2<-b 2..3<-b 3..4<-b");
+}
+
+#[test]
+fn one_that_is_slower_than_those_who_could_as_well_loses_its_pieces_to_them() {
+    let limits = Limits {
+        runs_per_supplier: 1,
+        runs_max: 2,
+        run_bytes: KIB256,
+        ..limits()
+    };
+    // What only `a` holds is asked of it; when `b` has it too, `a` has no more time than `b` needs.
+    let late = [holds("a", 0..3), Pass(2_500), holds("b", 1..3), Wait];
+    let script = slow_and_fast().into_iter().chain(late).collect();
+    check_with(
+        limits,
+        script,
+        "+a +b 0..1<-a 1..2<-b 2..3<-a cancel-2<-a 2..3<-b",
+    );
+}
+
 #[test]
 fn nobody_is_slow_while_this_host_takes_no_more() {
     check(

@@ -2,7 +2,10 @@
 
 use std::sync::PoisonError;
 
-use protocol::{Down, HostId, Origin, Role, TaskId, Visibility};
+use protocol::{
+    Down, HostId, Origin, Role, TaskId, Up, Visibility,
+    scheduler::{Failure, Outcome},
+};
 
 use super::{Swarm, Wanting, WarmOrder};
 use crate::{
@@ -100,7 +103,12 @@ impl Inbox for Swarm {
                 let by = scheduler.clone();
                 let order = WarmOrder { task, origin, by };
                 if self.inner.warm.try_send(order).is_err() {
-                    tracing::warn!(%task, "too many orders to warm; this one is dropped");
+                    tracing::warn!(%task, "too many orders to warm; this one is refused");
+                    let outcome = Outcome::Failed(Failure::Local);
+                    let refused = Up::Finished { task, outcome };
+                    // A scheduler that does not hear it notices that nothing comes.
+                    let sessions = &self.inner.surroundings.sessions;
+                    let _ = sessions.send_to(scheduler, refused).await;
                 }
             }
             (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),
