@@ -12,6 +12,8 @@ pub enum Event {
     ReaderJoined(ReaderId, Interest),
     ReaderMoved(ReaderId, u64),
     ReaderLeft(ReaderId),
+    /// Another host wants this from here.
+    FollowerWants(ReaderId, Interest),
     /// The task was registered; an answer is awaited.
     Asked,
     /// The scheduler says who may have it, and what each is to this host.

@@ -74,6 +74,14 @@ impl Suppliers {
         self.by_id.is_empty()
     }
 
+    pub(super) fn parents(&self) -> impl Iterator<Item = &HostId> {
+        let parents = self
+            .by_id
+            .iter()
+            .filter(|(_, supplier)| supplier.relation == Relation::Parent);
+        parents.map(|(id, _)| id)
+    }
+
     pub(super) fn has_parent(&self) -> bool {
         self.by_id
             .values()

@@ -56,6 +56,7 @@ impl Driver {
 
     async fn leave(&mut self, parent: HostId, reason: ParentFailure) {
         self.offers.remove(&parent);
+        self.told.forget(&parent);
         for (_, job) in self.at_parents.remove(&parent).into_iter().flatten() {
             job.abort();
         }

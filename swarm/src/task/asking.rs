@@ -20,7 +20,7 @@ impl Driver {
     /// Asks the scheduler, else the seed that the ring names, else the source.
     pub(super) async fn ask(&mut self) {
         let origin = self.wish.origin.clone();
-        match self.report.register(&origin).await {
+        match self.report.register(&origin, self.wants()).await {
             true => self.plan(Event::Asked),
             false => self.ask_elsewhere(),
         }
@@ -85,7 +85,7 @@ impl Driver {
             return;
         }
         let origin = self.wish.origin.clone();
-        if !self.report.register(&origin).await {
+        if !self.report.register(&origin, self.wants()).await {
             if self.conductor.is_orphan() {
                 self.ask_seed();
             }
@@ -105,7 +105,10 @@ impl Driver {
             new: self.attempt.held().clone(),
         };
         let origin = self.wish.origin.clone();
-        self.report.also_tell(scheduler, origin, progress).await;
+        let wants = self.wants();
+        self.report
+            .also_tell(scheduler, (origin, wants), progress)
+            .await;
     }
 
     pub(super) async fn told(&mut self, down: Down) {

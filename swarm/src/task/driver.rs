@@ -25,6 +25,7 @@ use super::{
     hashing::{Hashed, Hashing},
     report::Report,
     surroundings::Surroundings,
+    wanted::Told,
 };
 use crate::{
     conductor::{Conductor, Event, ReaderId, RunId},
@@ -61,8 +62,7 @@ pub(crate) struct Driver {
     pub(super) asked_seeds: Vec<HostId>,
     /// Whether it will go to the source for want of anybody who answers.
     pub(super) is_falling_through: bool,
-    /// Whether this host goes on for others alone.
-    pub(super) is_for_others: bool,
+    pub(super) told: Told,
     pub(super) unwanted_since: Option<Instant>,
     ended: Option<Stage>,
 }
@@ -92,7 +92,7 @@ impl Driver {
             is_granted: false,
             asked_seeds: Vec::new(),
             is_falling_through: false,
-            is_for_others: false,
+            told: Told::default(),
             unwanted_since: None,
             ended: None,
             own: own.clone(),
@@ -123,6 +123,7 @@ impl Driver {
                 break stage;
             }
             self.carry_out().await;
+            self.tell_wants();
             self.publish();
             self.step().await;
         };
