@@ -3,6 +3,7 @@
 
 use std::{
     net::SocketAddr,
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
 };
@@ -42,6 +43,8 @@ pub struct Plan {
     pub view: View,
     /// Where it listens for other hosts; any address of the cluster where this is `None`.
     pub listen: Option<SocketAddr>,
+    /// Where it keeps what it has; its own home where this is `None`.
+    pub data_dir: Option<PathBuf>,
     /// Further lines of its `[swarm]` table.
     pub swarm: String,
 }
@@ -167,6 +170,7 @@ impl Cluster {
             roles: roles.to_vec(),
             view: self.view.clone(),
             listen: None,
+            data_dir: None,
             swarm: String::new(),
         }
     }
@@ -270,13 +274,14 @@ impl Cluster {
         };
         let roles = plan.roles.iter().map(|role| role.as_str());
         let names = |hosts: &[Host]| quoted(hosts.iter().map(ToString::to_string));
+        let at_home = || home.path().join("data");
         Ok(format!(
             "data_dir = {:?}\nroles = {}\n{identity}\
              [proxy]\nlisten = \"127.0.0.1:0\"\n\
              [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{}\"\n\
              [swarm]\nlisten = \"{swarm}\"\nschedulers = {}\nseeds = {}\n{}\n\
              {scheduler}[admin]\nlisten = \"127.0.0.1:0\"\n",
-            home.path().join("data"),
+            plan.data_dir.clone().unwrap_or_else(at_home),
             quoted(roles),
             self.registry,
             names(&plan.view.schedulers),

@@ -10,6 +10,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use rustix::process::{Pid, Resource, Rlimit, prlimit};
 use tempfile::TempDir;
 
 use crate::{
@@ -124,6 +125,20 @@ impl Darter {
             .find_map(|line| line.strip_prefix("RssAnon:"));
         let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
         Ok(kib.context("no RssAnon is told")?.trim().parse::<u64>()? * 1024)
+    }
+
+    /// Lets it have no more than so many files and sockets open from now on.
+    ///
+    /// # Errors
+    /// The kernel refuses.
+    pub fn limit_descriptors(&self, count: u64) -> Result<()> {
+        let pid = Pid::from_raw(self.id().cast_signed());
+        let limit = Rlimit {
+            current: Some(count),
+            maximum: Some(count),
+        };
+        prlimit(pid, Resource::Nofile, limit)?;
+        Ok(())
     }
 
     /// Where its proxy answers, as it was told; a port that the kernel chose is known to nobody else.

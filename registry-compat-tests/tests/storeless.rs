@@ -28,12 +28,12 @@ const ON_ITS_OWN: &str = "a body goes on without the store";
 const COMMAND_LIMIT: Duration = Duration::from_secs(20);
 
 /// A small file system in memory.
-struct Small(TempDir);
+pub(crate) struct Small(TempDir);
 
 // === impl Small ===
 
 impl Small {
-    fn mount(size: u64) -> Result<Self> {
+    pub(crate) fn mount(size: u64) -> Result<Self> {
         let directory = workspace()?;
         let mut mount = Command::new("mount");
         mount.args(["-t", "tmpfs", "-o", &format!("size={size}"), "darter-test"]);
@@ -42,8 +42,13 @@ impl Small {
         Ok(Self(directory))
     }
 
+    /// Where it is.
+    pub(crate) fn path(&self) -> &Path {
+        self.0.path()
+    }
+
     /// Takes all that is left of it.
-    fn fill(&self) -> Result<()> {
+    pub(crate) fn fill(&self) -> Result<()> {
         let mut ballast = fs::File::create(self.0.path().join("ballast"))?;
         let block = vec![0; 64 << 10];
         loop {
@@ -66,7 +71,7 @@ impl Drop for Small {
 }
 
 /// How many bodies of `darter` have left its store.
-fn on_their_own(darter: &Darter) -> Result<usize> {
+pub(crate) fn on_their_own(darter: &Darter) -> Result<usize> {
     Ok(darter.log()?.matches(ON_ITS_OWN).count())
 }
 
@@ -106,7 +111,7 @@ fn bodies_go_on_when_the_disk_fills_under_them() -> Result<()> {
     }
     let size = golden()?.image.biggest()?.size;
     let disk = Small::mount(size + (64 << 20))?;
-    let host = Halfway::start(|config| on_disk(&config, disk.0.path()))?;
+    let host = Halfway::start(|config| on_disk(&config, disk.path()))?;
     host.pull_while(|| disk.fill())?;
     let left = on_their_own(&host.darter)?;
     ensure!(left == 2, "{left} bodies went on by themselves");

@@ -24,6 +24,22 @@ fn fetches(registry: &Registry, digest: &str) -> Result<usize> {
     Ok(fetches.count())
 }
 
+/// Fails unless each content of `image` was asked of the registry exactly once.
+pub(crate) fn each_fetched_once(registry: &Registry, image: &Image) -> Result<()> {
+    let blobs = image.blobs().into_iter().map(|blob| blob.digest);
+    let manifests = image.platforms.iter();
+    let manifests = manifests.map(|platform| platform.manifest.digest.clone());
+    for digest in blobs.chain(manifests).chain([image.index.digest.clone()]) {
+        // The registry writes its log after the last byte has left.
+        wait_until("the registry's log", FLOW_LIMIT, || {
+            fetches(&registry, &digest).is_ok_and(|count| 0 < count)
+        })?;
+        let count = fetches(&registry, &digest)?;
+        ensure!(count == 1, "{digest} was asked for {count} times");
+    }
+    Ok(())
+}
+
 #[test]
 fn two_clients_that_copy_an_image_at_once_cost_the_registry_each_content_once() -> Result<()> {
     if !can_run(&["docker-registry", "setpriv", "skopeo"])? {
@@ -58,17 +74,7 @@ fn two_clients_that_copy_an_image_at_once_cost_the_registry_each_content_once() 
         let ends: Vec<_> = copies.into_iter().map(joined).collect();
         ends.into_iter().collect::<Result<()>>()
     })?;
-    let blobs = image.blobs().into_iter().map(|blob| blob.digest);
-    let manifests = image.platforms.iter();
-    let manifests = manifests.map(|platform| platform.manifest.digest.clone());
-    for digest in blobs.chain(manifests).chain([image.index.digest.clone()]) {
-        // The registry writes its log after the last byte has left.
-        wait_until("the registry's log", FLOW_LIMIT, || {
-            fetches(&registry, &digest).is_ok_and(|count| 0 < count)
-        })?;
-        let count = fetches(&registry, &digest)?;
-        ensure!(count == 1, "{digest} was asked for {count} times");
-    }
+    each_fetched_once(&registry, &image)?;
     let by_tag = fetches(&registry, "/manifests/latest")?;
     ensure!(by_tag == 0, "the tag was fetched {by_tag} times");
     Ok(())

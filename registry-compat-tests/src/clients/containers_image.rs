@@ -78,6 +78,27 @@ pub(super) fn copy_without_configuration(
     compare_copy(image, directory)
 }
 
+/// `podman pull` of `name` into a store of its own in `directory`, beside the test, then
+/// `podman save`.
+pub(super) fn pull_without_configuration(
+    name: &str,
+    image: &Image,
+    directory: &Path,
+) -> Result<()> {
+    let podman = |arguments: &[&str]| {
+        let mut command = process::command("podman");
+        command.arg("--root").arg(directory.join("store"));
+        command.arg("--runroot").arg(directory.join("run"));
+        command.args(STORAGE).args(arguments);
+        process::check(command, PULL_LIMIT)
+    };
+    podman(&["pull", "--quiet", "--tls-verify=false", name])?;
+    let saved = directory.join("image.tar");
+    let output = format!("--output={}", saved.display());
+    podman(&["save", "--format=docker-archive", &output, name])?;
+    archive::compare(&saved, image.native()?, 0)
+}
+
 /// Checks that skopeo's `dir:` at `directory` has all of `image` as it was sent.
 fn compare_copy(image: &Image, directory: &Path) -> Result<()> {
     let mut expected = vec![("manifest.json".to_owned(), &image.index.digest)];

@@ -103,6 +103,15 @@ pub fn copy(name: &str, image: &Image, directory: &Path) -> Result<()> {
     containers_image::copy_without_configuration(name, image, directory)
 }
 
+/// This machine's platform of an image, pulled by a client that needs no room; `name` begins with
+/// the mirror's address.
+///
+/// # Errors
+/// The pull fails, with the client's own output, or a layer differs.
+pub fn pull(name: &str, image: &Image, directory: &Path) -> Result<()> {
+    containers_image::pull_without_configuration(name, image, directory)
+}
+
 // === impl Client ===
 
 impl Client {

@@ -4,10 +4,13 @@
 use std::{thread, time::Duration};
 
 use anyhow::{Result, ensure};
-use registry_compat_tests::{cluster::Plan, http::Request};
+use registry_compat_tests::{can_run, cluster::Plan, http::Request};
 
 use super::{Herd, Shape, can_herd, parents::PULL_LIMIT, pull, pull_within, source::Source};
-use crate::two_hosts::path;
+use crate::{
+    storeless::{Small, on_their_own},
+    two_hosts::path,
+};
 
 const SIZE: usize = 32 << 20;
 
@@ -16,6 +19,9 @@ const SHAPE: Shape = Shape {
     seeds: &["seed"],
     hosts: 5,
 };
+
+/// Of a disk, at which the blob and what else a host writes have room.
+const DISK: u64 = 64 << 20;
 
 /// The first host has room for a quarter of the blob.
 fn cramped(number: usize, mut plan: Plan) -> Plan {
@@ -39,6 +45,56 @@ fn a_host_without_room_streams_through_and_the_others_do_not_notice() -> Result<
         Ok(())
     });
     herd.told(pulled)
+}
+
+/// It lets go of what it is told to fetch, and a host that has room fetches it for all.
+#[test]
+fn a_seed_without_room_leaves_the_blob_to_a_host() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::new("cramped-seed", SIZE)?;
+    let herd = Herd::start_each(source.address(), SHAPE, |mut plan| {
+        if plan.id == "seed" {
+            plan.swarm = "storage_quota = \"8MiB\"".to_owned();
+        }
+        plan
+    })?;
+    let pulled = pull(&herd.proxies()?, &source.blob).and_then(|()| {
+        source.sent_at_most(2.0)?;
+        let fetches = source.fetches();
+        ensure!(fetches.len() <= SHAPE.hosts, "asked {fetches:?}");
+        ensure!(herd.seeds[0].home.cached()?.is_empty(), "it kept something");
+        Ok(())
+    });
+    herd.told(pulled)
+}
+
+#[test]
+fn a_host_whose_disk_fills_half_way_goes_on_and_the_others_do_not_notice() -> Result<()> {
+    if !can_herd()? || !can_run(&["mount", "umount"])? {
+        return Ok(());
+    }
+    let disk = Small::mount(DISK)?;
+    let source = Source::held_at("full-disk", SIZE, SIZE / 2)?;
+    let herd = Herd::start_with(source.address(), SHAPE, |number, mut plan| {
+        if number == 2 {
+            plan.data_dir = Some(disk.path().to_owned());
+            plan.swarm = "min_free = \"0B\"".to_owned();
+        }
+        plan
+    })?;
+    let pulled = source.pull_while(&herd.proxies()?, |taken| {
+        taken.wait_beyond(4 << 20)?;
+        disk.fill()
+    });
+    let held = pulled.and_then(|()| {
+        let left = on_their_own(&herd.hosts[2].darter)?;
+        ensure!(left == 1, "{left} bodies went on by themselves");
+        // The rest of that one, and the one fetch for all others.
+        source.sent_at_most(2.0)
+    });
+    herd.told(held)
 }
 
 #[test]

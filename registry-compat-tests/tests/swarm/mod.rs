@@ -1,10 +1,12 @@
 //! The swarm at full strength: many hosts as separate processes before one registry, whatever
 //! fails. Everything goes over sockets.
 
+mod clients;
 mod herds;
 mod hosts;
 mod liar;
 mod lost;
+mod overload;
 mod parents;
 mod schedulers;
 mod seeds;
@@ -74,8 +76,23 @@ impl Herd {
         shape: Shape,
         change: impl Fn(usize, Plan) -> Plan,
     ) -> Result<Self> {
+        Self::start_each(registry, shape, |plan| {
+            let number = plan.id.strip_prefix("host-");
+            match number.and_then(|number| number.parse().ok()) {
+                Some(number) => change(number, plan),
+                None => plan,
+            }
+        })
+    }
+
+    /// As [`Herd::start`]; `change` has the plan of every process before it starts.
+    pub(crate) fn start_each(
+        registry: SocketAddr,
+        shape: Shape,
+        change: impl Fn(Plan) -> Plan,
+    ) -> Result<Self> {
         let cluster = Cluster::of(registry, shape.schedulers, shape.seeds)?;
-        let start = |id: &&str, role| cluster.start_as(&cluster.plan(id, &[role]));
+        let start = |id: &&str, role| cluster.start_as(&change(cluster.plan(id, &[role])));
         let all = |ids: &[&str], role| ids.iter().map(|id| start(id, role)).collect();
         let schedulers: Result<Vec<Member>> = all(shape.schedulers, Role::Scheduler);
         let seeds: Result<Vec<Member>> = all(shape.seeds, Role::Seed);
@@ -90,12 +107,18 @@ impl Herd {
         }
         for number in 0..shape.hosts {
             let plan = herd.cluster.plan(&format!("host-{number}"), &[Role::Proxy]);
-            let plan = change(number, plan);
+            let plan = change(plan);
             let member = herd.cluster.start_as(&plan)?;
             herd.hosts.push(member);
             herd.hosts[number].wait_for_sessions(plan.view.schedulers.len())?;
         }
         Ok(herd)
+    }
+
+    /// All that run.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Member> {
+        let members = [&self.schedulers, &self.seeds, &self.hosts];
+        members.into_iter().flatten()
     }
 
     /// Where the hosts answer to clients.
@@ -106,8 +129,7 @@ impl Herd {
     /// Puts the ends of all logs before an error.
     pub(crate) fn told<T>(&self, result: Result<T>) -> Result<T> {
         result.with_context(|| {
-            let members = [&self.schedulers, &self.seeds, &self.hosts];
-            let logs = members.into_iter().flatten().map(|member| {
+            let logs = self.members().map(|member| {
                 let log = member.darter.log().unwrap_or_default();
                 let lines: Vec<_> = log.lines().collect();
                 let end = lines[lines.len().saturating_sub(LOG_LINES)..].join("\n");

@@ -47,8 +47,8 @@ fn freeze(member: Member) -> Result<Option<Member>> {
 }
 
 impl Herd {
-    /// Takes out the seed that the ring names for `source`.
-    fn take_seed(&mut self, source: &Source) -> Result<Member> {
+    /// Which of the seeds the ring names for `source`.
+    pub(super) fn ring_seed(&self, source: &Source) -> Result<usize> {
         let task = TaskId(source.blob.digest.parse()?);
         let seeds = &self.cluster.view.seeds;
         let fetcher = ring::responsible(task, seeds.iter().map(|seed| &seed.id));
@@ -57,7 +57,13 @@ impl Herd {
             .seeds
             .iter()
             .position(|seed| seed.id() == fetcher.as_str());
-        Ok(self.seeds.remove(at.context("the seed runs")?))
+        at.context("the seed runs")
+    }
+
+    /// Takes out the seed that the ring names for `source`.
+    pub(super) fn take_seed(&mut self, source: &Source) -> Result<Member> {
+        let at = self.ring_seed(source)?;
+        Ok(self.seeds.remove(at))
     }
 }
 
