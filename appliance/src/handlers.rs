@@ -16,7 +16,10 @@ use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
 use tokio_util::sync::CancellationToken;
 
-use crate::accept::Handler;
+use crate::{
+    accept::Handler,
+    metrics::{RefusedFor, RefusedHosts},
+};
 
 /// A host that has not shown its certificate by then is let go.
 const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -44,6 +47,7 @@ pub(crate) struct SchedulerHandler {
 struct Door {
     acceptor: TlsAcceptor,
     identity: Identity,
+    refused: RefusedHosts,
 }
 
 // === impl ProxyHandler ===
@@ -64,8 +68,12 @@ impl Handler for ProxyHandler {
 // === impl PeerHandler ===
 
 impl PeerHandler {
-    pub(crate) fn new(identity: &Identity, server: PeerServer) -> Result<Self, IdentityError> {
-        let door = Door::new(identity, &[grpc::ALPN, HTTP1])?;
+    pub(crate) fn new(
+        identity: &Identity,
+        server: PeerServer,
+        refused: RefusedHosts,
+    ) -> Result<Self, IdentityError> {
+        let door = Door::new(identity, &[grpc::ALPN, HTTP1], refused)?;
         Ok(Self { door, server })
     }
 }
@@ -101,11 +109,13 @@ impl SchedulerHandler {
     pub(crate) fn new(
         identity: &Identity,
         scheduler: Arc<SchedulerService>,
+        refused: RefusedHosts,
     ) -> Result<Self, IdentityError> {
-        let door = Door::new(identity, &[grpc::ALPN])?;
+        let door = Door::new(identity, &[grpc::ALPN], refused.clone())?;
         let services = SchedulerServices {
             scheduler: scheduler.clone(),
             operator: scheduler,
+            refusals: Arc::new(refused),
         };
         Ok(Self { door, services })
     }
@@ -133,15 +143,21 @@ impl Handler for SchedulerHandler {
 // === impl Door ===
 
 impl Door {
-    fn new(identity: &Identity, alpn: &[&[u8]]) -> Result<Self, IdentityError> {
+    fn new(
+        identity: &Identity,
+        alpn: &[&[u8]],
+        refused: RefusedHosts,
+    ) -> Result<Self, IdentityError> {
         let acceptor = TlsAcceptor::from(identity.server_config(alpn)?);
         Ok(Self {
             acceptor,
             identity: identity.clone(),
+            refused,
         })
     }
 
-    /// The decrypted stream and who is at its other end; who may not come in is told and logged.
+    /// The decrypted stream and who is at its other end; who may not come in is told, logged and
+    /// counted.
     async fn open(
         &self,
         stream: TcpStream,
@@ -152,10 +168,12 @@ impl Door {
             Ok(Ok(stream)) => stream,
             Ok(Err(error)) => {
                 tracing::warn!(%address, %error, "a host was refused: no certificate of this cluster");
+                self.refused.count(RefusedFor::Certificate);
                 return None;
             }
             Err(_) => {
                 tracing::warn!(%address, "a host was let go: it did not finish its TLS handshake");
+                self.refused.count(RefusedFor::Handshake);
                 return None;
             }
         };
@@ -164,6 +182,7 @@ impl Door {
             Ok(peer) => Some((stream, peer)),
             Err(error) => {
                 tracing::warn!(%address, %error, "a host was refused");
+                self.refused.count(RefusedFor::Certificate);
                 None
             }
         }

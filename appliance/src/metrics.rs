@@ -1,6 +1,7 @@
 //! What the process itself counts. Every crate registers its own at the same registry.
 
 use prometheus::{IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
+use protocol::{HostId, grpc::Refusals};
 
 use crate::accept::ListenerName;
 
@@ -9,6 +10,25 @@ use crate::accept::ListenerName;
 pub(crate) struct Metrics {
     connections: IntCounterVec,
     open: IntGaugeVec,
+    refused: IntCounterVec,
+}
+
+/// Hosts that one listener did not let in.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedHosts {
+    listener: &'static str,
+    refused: IntCounterVec,
+}
+
+/// Why a host was not let in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RefusedFor {
+    /// It showed no certificate of this cluster.
+    Certificate,
+    /// Its handshake took too long.
+    Handshake,
+    /// It says that it is what its certificate does not say, or there is no room for it.
+    Session,
 }
 
 /// The metrics of one listener.
@@ -35,6 +55,13 @@ impl Metrics {
                 Opts::new("darter_connections_open", "connections open now"),
                 &["listener"],
             )?,
+            refused: IntCounterVec::new(
+                Opts::new(
+                    "darter_refused_hosts_total",
+                    "hosts that were not let in, by listener and reason",
+                ),
+                &["listener", "reason"],
+            )?,
         };
         let build = Opts::new("darter_build_info", "always 1; the version is in the label")
             .const_label("version", env!("CARGO_PKG_VERSION"));
@@ -43,6 +70,14 @@ impl Metrics {
         registry.register(Box::new(build))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.open.clone()))?;
+        registry.register(Box::new(metrics.refused.clone()))?;
+        for listener in [ListenerName::Swarm, ListenerName::Scheduler] {
+            for reason in RefusedFor::ALL {
+                metrics
+                    .refused
+                    .with_label_values(&[listener.label(), reason.as_str()]);
+            }
+        }
         Ok(metrics)
     }
 
@@ -51,6 +86,42 @@ impl Metrics {
         ListenerMetrics {
             total: self.connections.with_label_values(&label),
             open: self.open.with_label_values(&label),
+        }
+    }
+
+    pub(crate) fn refused_at(&self, name: ListenerName) -> RefusedHosts {
+        RefusedHosts {
+            listener: name.label(),
+            refused: self.refused.clone(),
+        }
+    }
+}
+
+// === impl RefusedHosts ===
+
+impl RefusedHosts {
+    pub(crate) fn count(&self, reason: RefusedFor) {
+        let labels = [self.listener, reason.as_str()];
+        self.refused.with_label_values(&labels).inc();
+    }
+}
+
+impl Refusals for RefusedHosts {
+    fn refused(&self, _: &HostId) {
+        self.count(RefusedFor::Session);
+    }
+}
+
+// === impl RefusedFor ===
+
+impl RefusedFor {
+    const ALL: [Self; 3] = [Self::Certificate, Self::Handshake, Self::Session];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Certificate => "certificate",
+            Self::Handshake => "handshake",
+            Self::Session => "session",
         }
     }
 }

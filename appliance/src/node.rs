@@ -140,11 +140,19 @@ impl Node {
             )?;
         }
         let bound = listen::bind("swarm.listen", listen.swarm)?;
-        let handler = PeerHandler::new(&roles.identity, roles.peer_server.clone())?;
+        let handler = PeerHandler::new(
+            &roles.identity,
+            roles.peer_server.clone(),
+            self.context.metrics.refused_at(ListenerName::Swarm),
+        )?;
         self.accept(ListenerName::Swarm, bound, Arc::new(handler))?;
         if let Some(scheduler) = &roles.scheduler {
             let bound = listen::bind("scheduler.listen", listen.scheduler)?;
-            let handler = SchedulerHandler::new(&roles.identity, Arc::clone(scheduler))?;
+            let handler = SchedulerHandler::new(
+                &roles.identity,
+                Arc::clone(scheduler),
+                self.context.metrics.refused_at(ListenerName::Scheduler),
+            )?;
             self.accept(ListenerName::Scheduler, bound, Arc::new(handler))?;
         }
         Ok(())

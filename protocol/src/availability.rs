@@ -10,6 +10,7 @@ use crate::{
     layout::Layout,
     piece_set::PieceSet,
     scheduler::SessionError,
+    want::Want,
 };
 
 /// Messages that wait in one direction of a stream before the sender waits.
@@ -19,11 +20,17 @@ pub const STREAM_QUEUE: usize = 256;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Ask {
     Subscribe(TaskId),
-    /// As `Subscribe`; a seed that does not have the task begins to. How a child with no scheduler
+    /// As `Subscribe`; a seed that does not have the task begins to, with what the child wants. How a child with no scheduler
     /// asks the seed that the ring names.
     Bring {
         task: TaskId,
         origin: Origin,
+    },
+    /// What the child reads of a task that it follows, in place of what it said before. Who brings
+    /// the task in from the source brings that.
+    Wants {
+        task: TaskId,
+        wants: Vec<Want>,
     },
     Unsubscribe(TaskId),
 }
@@ -92,7 +99,10 @@ pub trait Subscribers: Send + Sync + std::fmt::Debug {
 impl Ask {
     pub fn task(&self) -> TaskId {
         match self {
-            Self::Subscribe(task) | Self::Bring { task, .. } | Self::Unsubscribe(task) => *task,
+            Self::Subscribe(task)
+            | Self::Bring { task, .. }
+            | Self::Wants { task, .. }
+            | Self::Unsubscribe(task) => *task,
         }
     }
 }

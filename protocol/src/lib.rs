@@ -16,6 +16,7 @@ pub mod operator;
 pub mod piece_set;
 pub mod ring;
 pub mod scheduler;
+pub mod want;
 
 pub use batch::{PieceBatch, PieceDigest, SignedBatch};
 pub use content::{
@@ -28,3 +29,4 @@ pub use layout::{Layout, PieceIndex};
 pub use operator::Operator;
 pub use piece_set::PieceSet;
 pub use scheduler::{Candidate, Down, Proof, Scheduler, Session, Up};
+pub use want::Want;

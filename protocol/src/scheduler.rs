@@ -13,6 +13,7 @@ use crate::{
     content::{AttemptId, Origin, TaskId, Visibility},
     host::{Host, HostId},
     piece_set::PieceSet,
+    want::Want,
 };
 
 /// Messages that wait in one direction of a session before the sender waits.
@@ -60,8 +61,13 @@ pub enum Up {
     Held { tasks: Vec<TaskId> },
     /// Tasks that the host holds no more.
     Dropped { tasks: Vec<TaskId> },
-    /// The host wants `task` and asks what to do.
-    Register { task: TaskId, origin: Origin },
+    /// The host wants `task`, or no more of it than `wants` where that names something, and asks
+    /// what to do.
+    Register {
+        task: TaskId,
+        origin: Origin,
+        wants: Vec<Want>,
+    },
     /// Pieces that came since the last report. Sent in batches, and at least every
     /// [`PROGRESS_INTERVAL`] while a fetcher is working, as proof that it lives.
     Progress {
@@ -109,8 +115,13 @@ pub enum Down {
         epoch: u64,
         holders: Vec<Candidate>,
     },
-    /// Begin to have this task: to a seed where somebody wants it, to any host for a preheat.
-    Warm { task: TaskId, origin: Origin },
+    /// Begin to have this task, or no more of it than `wants` where that names something: to a seed
+    /// where somebody wants it, to any host for a preheat.
+    Warm {
+        task: TaskId,
+        origin: Origin,
+        wants: Vec<Want>,
+    },
     /// Nobody else could get it for all: each host asks the upstream for itself, by its own
     /// credential, and shares nothing.
     OnYourOwn { task: TaskId, reason: Failure },

@@ -90,6 +90,8 @@ impl Trusted {
         self.pull(&stranger, 2)?;
         self.scheduler.wait_for_word(REFUSED)?;
         self.seed.wait_for_word(REFUSED)?;
+        counted(&self.scheduler, "scheduler", "certificate")?;
+        counted(&self.seed, "swarm", "certificate")?;
         let log = stranger.darter.log()?;
         ensure!(!log.contains("session open"), "it was let in:\n{log}");
         Ok(())
@@ -113,8 +115,16 @@ impl Trusted {
         }
         let line = self.scheduler.wait_for_word(why)?;
         ensure!(line.contains(REFUSED), "{line}");
-        Ok(())
+        counted(&self.scheduler, "scheduler", "session")
     }
+}
+
+/// A host that was refused is counted by `member`.
+fn counted(member: &Member, listener: &str, reason: &str) -> Result<()> {
+    let name = format!("darter_refused_hosts_total{{listener=\"{listener}\",reason=\"{reason}\"");
+    let count = member.darter.metric(&name)?;
+    ensure!(0.0 < count, "{} counts {name} {count}", member.id());
+    Ok(())
 }
 
 fn hello(id: &str, is_seed: bool) -> Result<Hello> {

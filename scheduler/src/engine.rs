@@ -13,7 +13,7 @@ use std::{
 };
 
 use protocol::{
-    Down, HostId, Proof, TaskId, Up,
+    Down, HostId, Origin, Proof, TaskId, Up, Want,
     scheduler::{Failure, Hello, Outcome, TASKS_PER_MESSAGE_MAX},
 };
 
@@ -185,19 +185,12 @@ impl Engine {
                     self.heard(now, task, |turn| turn.dropped(key));
                 }
             }
-            Up::Register { task, origin } => {
-                if self.make_task(now, task) {
-                    self.heard(now, task, |turn| turn.register(key, origin));
-                } else if let Some(host) = self.hosts.get(key) {
-                    let down = Down::OnYourOwn {
-                        task,
-                        reason: Failure::Local,
-                    };
-                    self.commands.push_back(Command {
-                        host: host.host.id.clone(),
-                        down,
-                    });
-                }
+            Up::Register {
+                task,
+                origin,
+                wants,
+            } => {
+                self.register(now, key, (task, origin, wants));
             }
             Up::Progress {
                 task,
@@ -230,6 +223,29 @@ impl Engine {
                 }
                 self.heard(now, task, |turn| turn.finished(key, outcome));
             }
+        }
+    }
+
+    fn register(
+        &mut self,
+        now: Instant,
+        key: HostKey,
+        (task, origin, wants): (TaskId, Origin, Vec<Want>),
+    ) {
+        if self.make_task(now, task) {
+            self.heard(now, task, |turn| {
+                turn.task.want(wants);
+                turn.register(key, origin);
+            });
+        } else if let Some(host) = self.hosts.get(key) {
+            let down = Down::OnYourOwn {
+                task,
+                reason: Failure::Local,
+            };
+            self.commands.push_back(Command {
+                host: host.host.id.clone(),
+                down,
+            });
         }
     }
 

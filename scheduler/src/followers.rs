@@ -131,7 +131,14 @@ mod tests {
             engine.handle_timeout(now);
             followers.tell(&mut engine, &metrics);
         };
-        said(Up::Register { task, origin }, &mut followers);
+        said(
+            Up::Register {
+                task,
+                origin,
+                wants: Vec::new(),
+            },
+            &mut followers,
+        );
         for piece in 0..9 {
             let progress = Up::Progress {
                 task,

@@ -18,7 +18,7 @@ use std::{
 };
 
 use protocol::{
-    Host, HostId, Identity, Origin, TaskId, availability::Availability, scheduler::Hello,
+    Host, HostId, Identity, Origin, TaskId, Want, availability::Availability, scheduler::Hello,
 };
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
@@ -74,6 +74,8 @@ pub struct Parts {
 pub struct WarmOrder {
     pub task: TaskId,
     pub origin: Origin,
+    /// The parts to have; none is the whole.
+    pub wants: Vec<Want>,
     /// The scheduler that waits for it, which need not be the one that the ring names for the task
     /// here.
     pub by: HostId,
@@ -211,7 +213,7 @@ impl Swarm {
         request: &OpenRequest,
         range: Range<u64>,
     ) -> InterestGuard {
-        let reader = ReaderId(self.inner.next_reader.fetch_add(1, Ordering::Relaxed));
+        let reader = self.new_reader();
         let offset = range.start;
         let interest = match request.wanted {
             Wanted::Suffix { length } if range.end == u64::MAX => Interest::Tail { length },
@@ -231,6 +233,10 @@ impl Swarm {
             inbox: inbox.clone(),
             told: offset,
         }
+    }
+
+    fn new_reader(&self) -> ReaderId {
+        ReaderId(self.inner.next_reader.fetch_add(1, Ordering::Relaxed))
     }
 
     fn join_or_start(

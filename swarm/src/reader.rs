@@ -87,7 +87,7 @@ pub(crate) struct Buffer(Bytes);
 
 /// Tells the driver when the reader moves, and when it is gone.
 #[derive(Debug)]
-pub(crate) struct InterestGuard {
+pub struct InterestGuard {
     pub(crate) reader: ReaderId,
     pub(crate) inbox: mpsc::Sender<Message>,
     pub(crate) told: u64,

@@ -97,6 +97,11 @@ impl Sessions {
         }
     }
 
+    /// Whether there is any scheduler to have a session with.
+    pub(crate) fn are_named(&self) -> bool {
+        !self.links.is_empty()
+    }
+
     /// How many sessions are open, of how many.
     pub(crate) fn count(&self) -> (usize, usize) {
         let open = self

@@ -17,7 +17,7 @@ mod stream;
 
 pub use availability::{AvailabilityClient, serve_availability};
 pub use operator::OperatorClient;
-pub use scheduler::{SchedulerClient, SchedulerServices, serve_scheduler};
+pub use scheduler::{Refusals, SchedulerClient, SchedulerServices, serve_scheduler};
 pub use serve::ServeError;
 
 /// Told in the first message of every stream, in both directions.

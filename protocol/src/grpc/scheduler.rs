@@ -22,7 +22,7 @@ use super::{
     stream::{Over, outgoing, pump},
 };
 use crate::{
-    host::{Host, Role},
+    host::{Host, HostId, Role},
     identity::{Identity, PeerIdentity},
     operator::Operator,
     scheduler::{Hello, Scheduler, Session, SessionEnd, SessionError},
@@ -40,6 +40,7 @@ pub struct SchedulerClient {
 #[derive(Debug)]
 struct SchedulerService {
     scheduler: Arc<dyn Scheduler>,
+    refusals: Arc<dyn Refusals>,
     peer: PeerIdentity,
     connection: Connection,
 }
@@ -49,6 +50,13 @@ struct SchedulerService {
 pub struct SchedulerServices {
     pub scheduler: Arc<dyn Scheduler>,
     pub operator: Arc<dyn Operator>,
+    pub refusals: Arc<dyn Refusals>,
+}
+
+/// Who hears of every host that may not open its session.
+pub trait Refusals: Send + Sync + std::fmt::Debug {
+    /// `host`, by its certificate, was told that it is refused.
+    fn refused(&self, host: &HostId);
 }
 
 /// Serves `services` on one connection, whose handshake named `peer`. Returns when the peer has
@@ -65,6 +73,7 @@ where
     let connection = Connection::new();
     let service = SchedulerService {
         scheduler: services.scheduler,
+        refusals: services.refusals,
         peer,
         connection: connection.clone(),
     };
@@ -164,6 +173,7 @@ impl RawScheduler for SchedulerService {
         // Whoever is refused is told, and may be nobody's to ask: the scheduler's log says it too.
         let Session { up, down } = self.admit(hello).await.inspect_err(|status| {
             tracing::warn!(%host, problem = status.message(), "a host was refused");
+            self.refusals.refused(&host);
         })?;
         let answers = outgoing(down, over.clone(), convert::down_message);
         self.connection.spawn(async move {

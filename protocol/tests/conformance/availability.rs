@@ -5,7 +5,10 @@ use protocol::{
     availability::{Ask, Subscriber, Subscription, Tell},
 };
 
-use crate::harness::{ParentUnderTest, authority, each_parent, fill, id, identity, task};
+use crate::{
+    harness::{ParentUnderTest, authority, each_parent, fill, id, identity, task},
+    session::wants,
+};
 
 async fn open(under_test: &mut ParentUnderTest) -> (Subscription, Subscriber) {
     let subscription = under_test
@@ -26,6 +29,14 @@ fn every_ask() -> Vec<Ask> {
                 repository: "library/alpine".parse().unwrap(),
                 kind: ContentKind::Manifest,
             },
+        },
+        Ask::Wants {
+            task: task(3),
+            wants: wants(),
+        },
+        Ask::Wants {
+            task: task(3),
+            wants: Vec::new(),
         },
         Ask::Unsubscribe(task(1)),
         Ask::Subscribe(task(2)),

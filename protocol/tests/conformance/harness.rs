@@ -160,7 +160,16 @@ pub(crate) fn services(sessions: mpsc::Sender<SessionEnd>) -> grpc::SchedulerSer
     grpc::SchedulerServices {
         scheduler: Arc::new(ScriptedScheduler(sessions)),
         operator: Arc::new(ScriptedOperator(orders)),
+        refusals: Arc::new(Unheard),
     }
+}
+
+/// Nobody hears of refused hosts.
+#[derive(Debug)]
+pub(crate) struct Unheard;
+
+impl grpc::Refusals for Unheard {
+    fn refused(&self, _: &HostId) {}
 }
 
 pub(crate) async fn remote_parent(authority: &Authority) -> ParentUnderTest {

@@ -14,7 +14,9 @@ use protocol::{
 use tokio::sync::mpsc;
 
 use crate::{
-    harness::{ScriptedScheduler, Server, authority, id, identity, serve_services, task, within},
+    harness::{
+        ScriptedScheduler, Server, Unheard, authority, id, identity, serve_services, task, within,
+    },
     raw::{self, field, frame},
 };
 
@@ -79,6 +81,7 @@ async fn remote() -> UnderTest {
     let services = grpc::SchedulerServices {
         scheduler: Arc::new(ScriptedScheduler(sessions)),
         operator: Arc::new(ScriptedOperator(sender)),
+        refusals: Arc::new(Unheard),
     };
     let scheduler = identity(&authority, "scheduler-1", &[Role::Scheduler]);
     let server = serve_services(scheduler, services).await;
@@ -279,6 +282,7 @@ async fn check(call: &str, body: Vec<u8>, code: u32, message: &str) {
     let services = grpc::SchedulerServices {
         scheduler: Arc::new(ScriptedScheduler(sessions)),
         operator: Arc::new(ScriptedOperator(sender)),
+        refusals: Arc::new(Unheard),
     };
     let scheduler = identity(&authority, "scheduler-1", &[Role::Scheduler]);
     let server = serve_services(scheduler, services).await;

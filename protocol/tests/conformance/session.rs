@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use protocol::{
     AttemptId, Candidate, ContentKind, Digest, Down, Layout, Origin, PieceBatch, PieceIndex,
-    PieceSet, Proof, Session, SignedBatch, TaskId, Up, Visibility,
+    PieceSet, Proof, Session, SignedBatch, TaskId, Up, Visibility, Want,
     scheduler::{Failure, Outcome, ParentFailure, SessionEnd, SessionError},
 };
 
@@ -68,10 +68,12 @@ fn every_up() -> Vec<Up> {
         Up::Register {
             task: task(1),
             origin: origin(ContentKind::Blob),
+            wants: Vec::new(),
         },
         Up::Register {
             task: sha512,
             origin: origin(ContentKind::Manifest),
+            wants: wants(),
         },
         Up::Progress {
             task: task(1),
@@ -111,6 +113,20 @@ fn every_up() -> Vec<Up> {
     all
 }
 
+/// As many parts as one message may name.
+pub(crate) fn wants() -> Vec<Want> {
+    let span = |start| Want::Span {
+        start,
+        end: Some(start + 7),
+    };
+    let all = Want::Span {
+        start: 3,
+        end: None,
+    };
+    let last = Want::Last { length: 1 << 40 };
+    (0..14).map(span).chain([all, last]).collect()
+}
+
 fn every_down() -> Vec<Down> {
     let host = |text: &str| Candidate {
         host: text.parse().unwrap(),
@@ -146,6 +162,7 @@ fn every_down() -> Vec<Down> {
         Down::Warm {
             task: task(4),
             origin: origin(ContentKind::Blob),
+            wants: wants(),
         },
         Down::OnYourOwn {
             task: task(5),
@@ -193,6 +210,7 @@ async fn a_full_queue_makes_the_sender_wait_and_loses_nothing() {
         let warm = |n| Down::Warm {
             task: task(n),
             origin: origin.clone(),
+            wants: Vec::new(),
         };
         for n in 0..fill(&end.down, warm).await {
             assert_eq!(session.down.recv().await, Some(warm(n)));

@@ -126,12 +126,7 @@ impl Liar {
             session.up.send(Up::Held { tasks }).await?;
             // What is said is heard in order: an answer to this proves that the other was heard.
             let task = TaskId(Digest::sha256_of(LIAR.as_bytes()));
-            let origin = Origin {
-                registry: "registry.test".parse()?,
-                repository: "team/sealed".parse()?,
-                kind: ContentKind::Blob,
-            };
-            session.up.send(Up::Register { task, origin }).await?;
+            session.up.send(registered(task)?).await?;
             let answered = timeout(HERD_LIMIT, session.down.recv()).await?;
             answered.context("the scheduler answers")?;
             let outcome = Outcome::Left;
@@ -264,6 +259,20 @@ impl Shared {
         }
         told
     }
+}
+
+/// A download that it says it begins.
+fn registered(task: TaskId) -> Result<Up> {
+    let origin = Origin {
+        registry: "registry.test".parse()?,
+        repository: "team/sealed".parse()?,
+        kind: ContentKind::Blob,
+    };
+    Ok(Up::Register {
+        task,
+        origin,
+        wants: Vec::new(),
+    })
 }
 
 async fn accept(listener: TcpListener, shared: Arc<Shared>) {

@@ -69,7 +69,11 @@ fn origin() -> Origin {
 
 fn register(task: TaskId) -> Up {
     let origin = origin();
-    Up::Register { task, origin }
+    Up::Register {
+        task,
+        origin,
+        wants: Vec::new(),
+    }
 }
 
 fn order(tasks: &[u32]) -> PreheatOrder {

@@ -54,6 +54,7 @@ fn said((who, which, what, argument): Step) -> Event {
         4..=9 => Up::Register {
             task,
             origin: origin(),
+            wants: Vec::new(),
         },
         10 | 11 => {
             let new = PieceSet::of_range(0..u32::from(argument % 9));

@@ -128,6 +128,7 @@ impl Turn<'_> {
             self.task.signer = Some(signer);
         }
         self.task.phase = Phase::Quiet;
+        self.task.wants = None;
         self.task.attempts = 0;
         self.task.failed_fetchers.clear();
     }
@@ -142,17 +143,23 @@ impl Turn<'_> {
             self.shed_children(host);
             self.task.set_waiting(self.now, host);
         }
+        // It may have all that was wanted then.
+        if loss == Loss::Left {
+            if !self.task.has_waiting() {
+                self.task.wants = None;
+            }
+            return;
+        }
         let until = self.now + self.limits.failed_fetcher_memory;
         let entry = Exclusion { host, until };
         let max = self.limits.failed_fetchers_max;
         Exclusion::add(&mut self.task.failed_fetchers, entry, max);
         let failure = match loss {
-            Loss::Left => return,
             Loss::Failed(failure @ (Failure::Refused | Failure::NotFound)) => {
                 return self.give_up(failure);
             }
             Loss::Failed(failure) => failure,
-            Loss::Silent | Loss::Gone => Failure::Unavailable,
+            Loss::Silent | Loss::Gone | Loss::Left => Failure::Unavailable,
         };
         self.task.attempts += 1;
         if self.limits.attempts_max <= self.task.attempts {
@@ -249,7 +256,12 @@ impl Turn<'_> {
             seed,
             until: self.now + self.limits.proof,
         };
-        self.tell(seed, |task| Down::Warm { task, origin });
+        let wants = self.task.wants.clone().unwrap_or_default();
+        self.tell(seed, |task| Down::Warm {
+            task,
+            origin,
+            wants,
+        });
     }
 
     pub(super) fn grant(&mut self, host: HostKey) {

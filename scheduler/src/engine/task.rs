@@ -9,7 +9,7 @@ use std::{
     time::Instant,
 };
 
-use protocol::{HostId, Origin, Proof, TaskId};
+use protocol::{HostId, Origin, Proof, TaskId, Want, want::WANTS_MAX};
 
 use super::{
     hosts::HostKey,
@@ -23,6 +23,8 @@ pub(super) struct Task {
     pub(super) id: TaskId,
     /// Where the first peer that registered wants it from.
     pub(super) origin: Option<Origin>,
+    /// What those who registered since it was last had want of it; nothing where they want it all.
+    pub(super) wants: Option<Vec<Want>>,
     pub(super) phase: Phase,
     /// Fetchers lost since the last success.
     pub(super) attempts: u32,
@@ -55,6 +57,7 @@ impl Task {
         Self {
             id,
             origin: None,
+            wants: None,
             phase: Phase::Quiet,
             attempts: 0,
             signer: None,
@@ -71,6 +74,23 @@ impl Task {
             complete: 0,
             next_place: 0,
             cursor: None,
+        }
+    }
+
+    /// Somebody wants `wants` of it, or all of it where that is nothing.
+    pub(super) fn want(&mut self, wants: Vec<Want>) {
+        let Some(known) = &mut self.wants else {
+            self.wants = Some(wants);
+            return;
+        };
+        if known.is_empty() {
+            return;
+        }
+        let is_all = wants.is_empty() || WANTS_MAX < known.len() + wants.len();
+        if is_all {
+            known.clear();
+        } else {
+            known.extend(wants);
         }
     }
 

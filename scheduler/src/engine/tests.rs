@@ -64,6 +64,7 @@ fn event(words: &[&str]) -> Event {
         "registers" => Up::Register {
             task,
             origin: origin(),
+            wants: Vec::new(),
         },
         "holds" => Up::Held { tasks: vec![task] },
         "drops" => Up::Dropped { tasks: vec![task] },

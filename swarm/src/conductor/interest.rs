@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use protocol::Layout;
+use protocol::{Layout, Want};
 
 /// Bytes ahead of an open-ended reader that are wanted.
 pub(super) const WINDOW: u64 = 8 << 20;
@@ -27,15 +27,49 @@ pub enum Interest {
     Tail { length: u64 },
 }
 
-/// The interests of all readers.
+/// The interests of all readers: those on this host, and those of other hosts that follow it, which
+/// count while this host asks the source for all.
 #[derive(Debug, Default)]
 pub(super) struct Interests {
     by_reader: BTreeMap<ReaderId, Interest>,
+    by_follower: BTreeMap<ReaderId, Interest>,
+    pub(super) is_for_all: bool,
 }
 
 // === impl Interest ===
 
 impl Interest {
+    /// What a host elsewhere wants.
+    pub fn of(want: Want) -> Self {
+        match want {
+            Want::Span { start, end: None } => Self::ToEnd { offset: start },
+            Want::Span {
+                start,
+                end: Some(end),
+            } => Self::Span { offset: start, end },
+            Want::Last { length } => Self::Tail { length },
+        }
+    }
+
+    /// What is told of it to a host elsewhere. A reader that is followed goes on soon.
+    pub fn want(self) -> Want {
+        match self {
+            Self::ToEnd { offset } => Want::Span {
+                start: offset,
+                end: None,
+            },
+            Self::Span { offset, end } => Want::Span {
+                start: offset,
+                end: Some(end),
+            },
+            Self::Follow { offset } => Want::Span {
+                start: offset,
+                end: Some(offset.saturating_add(2 * WINDOW)),
+            },
+            Self::Tail { length } => Want::Last { length },
+        }
+    }
+
     fn moved(self, offset: u64) -> Self {
         match self {
             Self::ToEnd { .. } => Self::ToEnd { offset },
@@ -76,6 +110,10 @@ impl Interests {
         self.by_reader.insert(reader, interest);
     }
 
+    pub(super) fn follow(&mut self, reader: ReaderId, interest: Interest) {
+        self.by_follower.insert(reader, interest);
+    }
+
     pub(super) fn moved(&mut self, reader: ReaderId, offset: u64) {
         if let Some(interest) = self.by_reader.get_mut(&reader) {
             *interest = interest.moved(offset);
@@ -84,15 +122,26 @@ impl Interests {
 
     pub(super) fn leave(&mut self, reader: ReaderId) {
         self.by_reader.remove(&reader);
+        self.by_follower.remove(&reader);
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.by_reader.is_empty()
+        self.all().next().is_none()
+    }
+
+    /// What the readers on this host want.
+    pub(super) fn wants(&self) -> Vec<Want> {
+        self.by_reader.values().map(|one| one.want()).collect()
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Interest> {
+        let others = self.by_follower.values().filter(|_| self.is_for_all);
+        self.by_reader.values().chain(others)
     }
 
     /// Whether every reader begins inside the body, so that the size must be known first.
     pub(super) fn all_inside(&self) -> bool {
-        self.by_reader.values().all(|interest| interest.is_inside())
+        self.all().all(|interest| interest.is_inside())
     }
 
     /// The wanted pieces of every reader, each from where it reads; `count` is one past the last
@@ -102,7 +151,7 @@ impl Interests {
         layout: Layout,
         count: u32,
     ) -> impl Iterator<Item = Range<u32>> + '_ {
-        self.by_reader.values().filter_map(move |interest| {
+        self.all().filter_map(move |interest| {
             let mut bytes = interest.bytes(layout);
             bytes.end = bytes
                 .end

@@ -12,6 +12,8 @@ pub enum Event {
     ReaderJoined(ReaderId, Interest),
     ReaderMoved(ReaderId, u64),
     ReaderLeft(ReaderId),
+    /// Another host wants this from here.
+    FollowerWants(ReaderId, Interest),
     /// The task was registered; an answer is awaited.
     Asked,
     /// The scheduler says who may have it, and what each is to this host.
@@ -21,6 +23,8 @@ pub enum Event {
     /// This host goes to the source: told to, or because nobody can tell it anything. Those that
     /// are named hold a part of the task: only the rest is asked of the source.
     AtSource(Vec<HostId>),
+    /// Another host is to ask the source from now on.
+    GrantLost,
     /// The layout is known: from the source or from the first supplier.
     Begun(Layout),
     /// Another attempt has begun in place of one of which nothing is here: what suppliers said that
@@ -72,8 +76,8 @@ pub enum Action {
     StopSource(RunId),
     /// Ask the source how large the body is: every reader begins inside of it.
     LearnSize,
-    /// Nobody answers: go on without the scheduler.
-    GoToSource,
+    /// Nobody answers: ask somebody else, or go to the source.
+    AskElsewhere,
 }
 
 /// One request to the source.

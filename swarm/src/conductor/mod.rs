@@ -24,7 +24,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{HostId, Layout, PieceIndex, PieceSet, scheduler::ParentFailure};
+use protocol::{HostId, Layout, PieceIndex, PieceSet, Want, scheduler::ParentFailure};
 
 use self::{
     interest::Interests,
@@ -102,10 +102,12 @@ impl Conductor {
             Event::ReaderJoined(reader, interest) => self.interests.join(reader, interest),
             Event::ReaderMoved(reader, offset) => self.interests.moved(reader, offset),
             Event::ReaderLeft(reader) => self.interests.leave(reader),
+            Event::FollowerWants(reader, interest) => self.interests.follow(reader, interest),
             Event::Asked => self.be_patient(now, self.limits.answer_timeout),
             Event::Wait(patience) => self.be_patient(now, patience),
             Event::Candidates(candidates) => self.candidates(now, candidates),
             Event::AtSource(holders) => self.go_to_source(now, holders),
+            Event::GrantLost => self.leave_source(now),
             Event::Begun(layout) | Event::Ended(layout) => self.layout = Some(layout),
             Event::Anew => {
                 let over = self.suppliers.begin_anew(now);
@@ -141,8 +143,10 @@ impl Conductor {
         if let Phase::Patient { until } = self.phase
             && until <= now
         {
-            self.phase = Phase::AtSource { adopt_until: None };
-            self.actions.push_back(Action::GoToSource);
+            self.phase = Phase::Patient {
+                until: now + self.limits.answer_timeout,
+            };
+            self.actions.push_back(Action::AskElsewhere);
         }
         self.plan(now);
     }
@@ -187,9 +191,19 @@ impl Conductor {
         })
     }
 
-    /// Whether nobody on this host wants anything of it now.
+    /// Whether nobody wants anything of it from this host now.
     pub fn is_unwanted(&self) -> bool {
         self.interests.is_empty()
+    }
+
+    /// What is wanted of it on this host.
+    pub fn wants(&self) -> Vec<Want> {
+        self.interests.wants()
+    }
+
+    /// The hosts that have a way to the source.
+    pub fn parents(&self) -> impl Iterator<Item = &HostId> {
+        self.suppliers.parents()
     }
 
     /// Whether nobody is left to have it from.
@@ -237,9 +251,20 @@ impl Conductor {
         for holder in holders {
             self.join(now, holder, Relation::Sibling);
         }
+        self.interests.is_for_all = true;
         let has_holders = !self.suppliers.is_empty();
         self.phase = Phase::AtSource {
             adopt_until: has_holders.then(|| now + self.limits.adoption),
+        };
+    }
+
+    fn leave_source(&mut self, now: Instant) {
+        self.interests.is_for_all = false;
+        for run in self.source.take_all() {
+            self.actions.push_back(Action::StopSource(run));
+        }
+        self.phase = Phase::Patient {
+            until: now + self.limits.answer_timeout,
         };
     }
 

@@ -79,11 +79,25 @@ impl SourceRuns {
         done
     }
 
+    /// Takes out all of them.
+    pub(super) fn take_all(&mut self) -> Vec<RunId> {
+        let all = std::mem::take(&mut self.by_id);
+        all.into_keys().collect()
+    }
+
     pub(super) fn len(&self) -> usize {
         self.by_id.len()
     }
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    /// Whether no two of them cover one piece.
+    #[cfg(test)]
+    pub(super) fn are_apart(&self) -> bool {
+        let mut spans: Vec<_> = self.by_id.values().map(|run| (run.next, run.end)).collect();
+        spans.sort_unstable();
+        spans.windows(2).all(|pair| pair[0].1 <= pair[1].0)
     }
 }

@@ -120,12 +120,12 @@ impl Supplier {
         }
     }
 
-    /// It brought nothing in the time it has; `spare` tells whether others could.
+    /// It brought nothing in the time it has; `spare` is the best pace of those who could as well.
     pub(super) fn overdue(
         &mut self,
         now: Instant,
         limits: &Limits,
-        spare: bool,
+        spare: Option<Duration>,
     ) -> Option<Verdict> {
         if self.runs.is_empty() {
             return None;
@@ -133,11 +133,12 @@ impl Supplier {
         if self.moved_at + limits.piece_timeout <= now {
             return Some(Verdict::Leave);
         }
-        if !spare || now < self.moved_at + self.patience(limits) {
+        let patience = self.patience(limits, spare?);
+        if now < self.moved_at + patience {
             return None;
         }
         self.strikes += 1;
-        self.rests_until = Some(now + self.patience(limits));
+        self.rests_until = Some(now + patience);
         match self.strikes < limits.strikes_max {
             true => Some(Verdict::Rest),
             false => Some(Verdict::Leave),
@@ -145,28 +146,27 @@ impl Supplier {
     }
 
     /// When [`Supplier::overdue`] is to be asked.
-    pub(super) fn deadline(
-        &self,
-        now: Instant,
-        limits: &Limits,
-        spare: impl Fn() -> bool,
-    ) -> Option<Instant> {
+    pub(super) fn deadline(&self, limits: &Limits, spare: Option<Duration>) -> Option<Instant> {
         if self.runs.is_empty() {
             return None;
         }
         let hard = self.moved_at + limits.piece_timeout;
-        let soft = hard.min(self.moved_at + self.patience(limits));
-        Some(if now < soft || spare() { soft } else { hard })
+        let soft = spare.map(|spare| self.moved_at + self.patience(limits, spare));
+        Some(soft.map_or(hard, |soft| hard.min(soft)))
     }
 
-    /// How long it may bring nothing while others could: adapts to what it has shown.
-    fn patience(&self, limits: &Limits) -> Duration {
-        match self.pace {
-            Some(pace) => (pace * 8)
-                .max(limits.patience_min)
-                .min(limits.piece_timeout),
-            None => limits.piece_timeout,
-        }
+    /// How long it may bring nothing while others could, the best of them at the pace `spare`:
+    /// adapts to what they have shown. `Duration::MAX` is the pace of those that showed nothing.
+    fn patience(&self, limits: &Limits, spare: Duration) -> Duration {
+        let pace = self.pace.unwrap_or(Duration::MAX).min(spare);
+        pace.saturating_mul(8)
+            .max(limits.patience_min)
+            .min(limits.piece_timeout)
+    }
+
+    /// The time that a piece takes it, as far as it has shown that.
+    pub(super) fn pace(&self) -> Option<Duration> {
+        self.pace
     }
 
     /// How long one more piece would take, as far as is known.
@@ -175,9 +175,10 @@ impl Supplier {
         self.pace.unwrap_or_default() * (queued + 1)
     }
 
-    /// When a piece that it was asked for is late enough to be asked of another as well.
-    pub(super) fn hedge_at(&self, limits: &Limits) -> Instant {
-        let pace = self.pace.unwrap_or(limits.hedge_after);
+    /// When a piece that it was asked for is late enough to be asked of another as well, where the
+    /// best of all brings one in `best`.
+    pub(super) fn hedge_at(&self, limits: &Limits, best: Option<Duration>) -> Instant {
+        let pace = best.unwrap_or(limits.hedge_after);
         self.moved_at + (pace * 3).max(limits.hedge_after)
     }
 

@@ -3,6 +3,8 @@
 //! Invariant: a piece is in flight at one supplier at most, or at two where the second was asked
 //! as a hedge. How rare a piece is counts the suppliers that hold it.
 
+mod late;
+
 use std::{collections::BTreeMap, ops::Range, time::Instant};
 
 use protocol::{HostId, PieceIndex, PieceSet};
@@ -19,6 +21,9 @@ pub(super) struct Suppliers {
     hedged: PieceSet,
     rarity: Vec<u16>,
 }
+
+/// One that would bring a piece this many times sooner is waited for.
+const FAR_BETTER: u32 = 4;
 
 /// A run that nobody is to wait for any more.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,6 +70,14 @@ impl Suppliers {
 
     pub(super) fn is_empty(&self) -> bool {
         self.by_id.is_empty()
+    }
+
+    pub(super) fn parents(&self) -> impl Iterator<Item = &HostId> {
+        let parents = self
+            .by_id
+            .iter()
+            .filter(|(_, supplier)| supplier.relation == Relation::Parent);
+        parents.map(|(id, _)| id)
     }
 
     pub(super) fn has_parent(&self) -> bool {
@@ -201,54 +214,8 @@ impl Suppliers {
         }
     }
 
-    /// The suppliers that brought nothing in their time, and what becomes of each. The runs of
-    /// those that rest are over.
-    pub(super) fn overdue(&mut self, now: Instant, limits: &Limits) -> (Vec<HostId>, Vec<Ended>) {
-        let (mut leave, mut over) = (Vec::new(), Vec::new());
-        let ids: Vec<HostId> = self.by_id.keys().cloned().collect();
-        for id in ids {
-            let spare = self.others_hold(now, &id);
-            let Some(supplier) = self.by_id.get_mut(&id) else {
-                continue;
-            };
-            match supplier.overdue(now, limits, spare) {
-                None => {}
-                Some(Verdict::Leave) => leave.push(id),
-                Some(Verdict::Rest) => {
-                    for run in std::mem::take(&mut supplier.runs) {
-                        self.release(&run);
-                        over.push(Ended {
-                            supplier: id.clone(),
-                            first: run.first,
-                        });
-                    }
-                }
-            }
-        }
-        (leave, over)
-    }
-
-    /// When the first of them is overdue or has rested.
-    pub(super) fn next_deadline(&self, now: Instant, limits: &Limits) -> Option<Instant> {
-        let rests = self
-            .by_id
-            .values()
-            .filter_map(|supplier| supplier.rests_until.filter(|until| now < *until));
-        let deadlines = self.by_id.iter().filter_map(|(id, supplier)| {
-            supplier.deadline(now, limits, || self.others_hold(now, id))
-        });
-        rests.chain(deadlines).min()
-    }
-
     pub(super) fn is_asked(&self, piece: u32) -> bool {
         self.asked.contains(PieceIndex(piece))
-    }
-
-    /// Whether one more piece may be asked of two.
-    pub(super) fn may_hedge(&self, limits: &Limits) -> bool {
-        1 < self.by_id.len()
-            && !self.asked.is_empty()
-            && (self.hedged.len() as usize) < limits.hedges_max
     }
 
     /// Whether one more run may be begun somewhere.
@@ -274,10 +241,17 @@ impl Suppliers {
             supplier.has_room(now, each) && supplier.holds.contains(PieceIndex(piece))
         };
         let able = self.by_id.iter().filter(|(_, supplier)| able(supplier));
-        able.min_by_key(|(_, supplier)| {
+        let (id, chosen) = able.min_by_key(|(_, supplier)| {
             (supplier.expected(), supplier.runs.len(), supplier.relation)
-        })
-        .map(|(id, _)| id.clone())
+        })?;
+        // Rather a while later from one that is busy than much later from one that is slow.
+        let is_far_better = |other: &Supplier| {
+            other.pace().is_some()
+                && !other.is_resting(now)
+                && other.holds.contains(PieceIndex(piece))
+                && other.expected() * FAR_BETTER < chosen.expected()
+        };
+        (!self.by_id.values().any(is_far_better)).then(|| id.clone())
     }
 
     /// The pieces that some supplier with room holds.
@@ -305,65 +279,9 @@ impl Suppliers {
         supplier.and_then(lacks).unwrap_or(pieces.end)
     }
 
-    /// A piece that is late, and an idle supplier that could bring it as well.
-    pub(super) fn hedge(
-        &self,
-        now: Instant,
-        had: &PieceSet,
-        limits: &Limits,
-    ) -> Option<(HostId, u32)> {
-        let late = self
-            .by_id
-            .iter()
-            .filter(|(_, supplier)| supplier.hedge_at(limits) <= now);
-        let pieces = late.flat_map(|(id, supplier)| {
-            let left = supplier.runs.iter().flat_map(|run| run.left.clone());
-            left.map(move |piece| (id, piece))
-        });
-        // Of a run that is late, others may have brought some.
-        let mut open = pieces.filter(|(_, piece)| {
-            let piece = PieceIndex(*piece);
-            !self.hedged.contains(piece) && !had.contains(piece)
-        });
-        open.find_map(|(owner, piece)| {
-            let other = self.by_id.iter().find(|(id, supplier)| {
-                *id != owner
-                    && supplier.runs.is_empty()
-                    && !supplier.is_resting(now)
-                    && supplier.holds.contains(PieceIndex(piece))
-            });
-            other.map(|(id, _)| (id.clone(), piece))
-        })
-    }
-
-    /// When the next piece is late enough to be hedged.
-    pub(super) fn next_hedge(&self, now: Instant, limits: &Limits) -> Option<Instant> {
-        let busy = self
-            .by_id
-            .values()
-            .filter(|supplier| !supplier.runs.is_empty());
-        busy.map(|supplier| supplier.hedge_at(limits))
-            .filter(|at| now < *at)
-            .min()
-    }
-
     /// What one run may take of the whole: few suppliers get several, many get one each.
     fn runs_each(&self, limits: &Limits) -> usize {
         (limits.runs_max / self.by_id.len().max(1)).clamp(1, limits.runs_per_supplier)
-    }
-
-    fn others_hold(&self, now: Instant, id: &HostId) -> bool {
-        let Some(run) = self
-            .by_id
-            .get(id)
-            .and_then(|supplier| supplier.runs.first())
-        else {
-            return false;
-        };
-        let piece = PieceIndex(run.left.start);
-        self.by_id.iter().any(|(other, supplier)| {
-            other != id && !supplier.is_resting(now) && supplier.holds.contains(piece)
-        })
     }
 
     fn release(&mut self, run: &Run) {

@@ -2,12 +2,9 @@
 
 use std::ops::Range;
 
-use proptest::{
-    collection::vec,
-    prelude::{Just, Strategy, prop_assert, prop_oneof, proptest},
-};
-
 use super::*;
+
+mod properties;
 
 const KIB256: u64 = 256 << 10;
 
@@ -121,7 +118,7 @@ fn render(action: Action) -> String {
         } => format!("{first}..<-source#{}", run.0),
         Action::StopSource(run) => format!("stop#{}", run.0),
         Action::LearnSize => "size?".to_owned(),
-        Action::GoToSource => "alone".to_owned(),
+        Action::AskElsewhere => "else".to_owned(),
     }
 }
 
@@ -273,14 +270,26 @@ fn a_silent_parent_is_left_and_at_last_the_source_is_asked() {
             holds("a", 0..2),
             Wait,
             Wait,
+            at_source(),
         ],
-        "+a 0..2<-a -a:Slow alone 0..<-source#0",
+        "+a 0..2<-a -a:Slow else 0..<-source#0",
     );
 }
 
 #[test]
 fn a_silent_scheduler_is_not_waited_for() {
-    check(vec![whole(), Is(Event::Asked), Wait], "alone 0..<-source#0");
+    check(
+        vec![
+            whole(),
+            Is(Event::Asked),
+            Wait,
+            candidates(&["s"]),
+            Is(Event::SupplierFailed(host("s"), ParentFailure::Gone)),
+            Wait,
+            at_source(),
+        ],
+        "else +s -s:Gone else 0..<-source#0",
+    );
 }
 
 #[test]
@@ -295,6 +304,22 @@ fn patience_is_renewed_while_the_fetcher_lives() {
             candidates(&["s"]),
         ],
         "+s",
+    );
+}
+
+#[test]
+fn who_has_lost_the_grant_gets_the_rest_from_others() {
+    check(
+        vec![
+            whole(),
+            at_source(),
+            begun(4),
+            Is(Event::Had(PieceIndex(0))),
+            Is(Event::GrantLost),
+            candidates(&["a"]),
+            holds("a", 0..4),
+        ],
+        "0..<-source#0 stop#0 +a 1..3<-a 3..4<-a",
     );
 }
 
@@ -401,6 +426,51 @@ fn what_is_late_is_asked_of_another_who_could() {
         Wait,
     ];
     check(script, "+a 0..2<-a 2..4<-a +b 2..3<-b cancel-2<-a 3..4<-b");
+}
+
+/// `a` and `b` hold it all; `a` brings a piece in four seconds, `b` in a tenth of one.
+fn slow_and_fast() -> Vec<Step> {
+    vec![
+        candidates(&["a", "b"]),
+        begun(40),
+        holds("a", 0..1),
+        whole(),
+        Pass(4_000),
+        brought("a", 0),
+        holds("b", 1..2),
+        Pass(100),
+        brought("b", 1),
+    ]
+}
+
+#[test]
+fn what_a_fast_supplier_will_have_brought_sooner_is_not_asked_of_a_slow_one() {
+    let limits = Limits {
+        runs_per_supplier: 1,
+        run_bytes: KIB256,
+        ..limits()
+    };
+    let both = [holds("b", 2..8), holds("a", 0..8), brought("b", 2)];
+    let script = slow_and_fast().into_iter().chain(both).collect();
+    check_with(limits, script, "+a +b 0..1<-a 1..2<-b 2..3<-b 3..4<-b");
+}
+
+#[test]
+fn one_that_is_slower_than_those_who_could_as_well_loses_its_pieces_to_them() {
+    let limits = Limits {
+        runs_per_supplier: 1,
+        runs_max: 2,
+        run_bytes: KIB256,
+        ..limits()
+    };
+    // What only `a` holds is asked of it; when `b` has it too, `a` has no more time than `b` needs.
+    let late = [holds("a", 0..3), Pass(2_500), holds("b", 1..3), Wait];
+    let script = slow_and_fast().into_iter().chain(late).collect();
+    check_with(
+        limits,
+        script,
+        "+a +b 0..1<-a 1..2<-b 2..3<-a cancel-2<-a 2..3<-b",
+    );
 }
 
 #[test]
@@ -527,224 +597,4 @@ fn an_empty_body_is_whole_at_once() {
     let mut conductor = Conductor::new(limits(), 0, PieceSet::default());
     conductor.handle(epoch(), Event::Begun(Layout::for_size(Some(0))));
     assert!(conductor.is_whole());
-}
-
-#[derive(Debug, Clone)]
-enum Any {
-    Reader(u64, u64, u64),
-    Left(u64),
-    Supplier(u8, Range<u32>, Relation),
-    Failed(u8),
-    Refused(usize),
-    Arrive(usize),
-    Source,
-    Tick,
-}
-
-fn any_step() -> impl Strategy<Value = Any> {
-    let relation = prop_oneof![Just(Relation::Parent), Just(Relation::Sibling)];
-    prop_oneof![
-        (0..4u64, 0..40u64, 0..3u64).prop_map(|(id, at, form)| Any::Reader(id, at, form)),
-        (0..4u64).prop_map(Any::Left),
-        (0..5u8, 0..40u32, 0..40u32, relation).prop_map(|(id, a, b, relation)| Any::Supplier(
-            id,
-            a.min(b)..a.max(b),
-            relation
-        )),
-        (0..5u8).prop_map(Any::Failed),
-        (0..8usize).prop_map(Any::Refused),
-        (0..8usize).prop_map(Any::Arrive),
-        Just(Any::Source),
-        Just(Any::Tick),
-    ]
-}
-
-/// A request that the world has been told to make, and what it still has to bring.
-#[derive(Debug)]
-struct Asked {
-    who: Who,
-    first: u32,
-    left: Range<u32>,
-}
-
-#[derive(Debug, Clone, PartialEq)]
-enum Who {
-    Supplier(HostId),
-    Source(RunId),
-}
-
-/// Carries out what the conductor asks, piece by piece, in the order that `Any::Arrive` picks.
-struct World {
-    conductor: Conductor,
-    now: Instant,
-    asked: Vec<Asked>,
-}
-
-impl World {
-    fn drain(&mut self) -> Result<(), String> {
-        while let Some(action) = self.conductor.poll_action() {
-            match action {
-                Action::Fetch {
-                    supplier, pieces, ..
-                } => self.ask(Who::Supplier(supplier), pieces)?,
-                Action::StartSource { run, first, end } => {
-                    self.ask(Who::Source(run), first..end.unwrap_or(40))?;
-                }
-                Action::StopSource(run) => {
-                    self.asked.retain(|asked| asked.who != Who::Source(run));
-                }
-                Action::Cancel { supplier, first } => self.asked.retain(|asked| {
-                    asked.first != first || asked.who != Who::Supplier(supplier.clone())
-                }),
-                Action::Leave(supplier, _) => {
-                    let who = Who::Supplier(supplier);
-                    self.asked.retain(|asked| asked.who != who);
-                }
-                Action::Follow(_) | Action::LearnSize | Action::GoToSource => {}
-            }
-        }
-        Ok(())
-    }
-
-    fn ask(&mut self, who: Who, pieces: Range<u32>) -> Result<(), String> {
-        let had = |index| self.conductor.had.contains(PieceIndex(index));
-        if matches!(who, Who::Supplier(_)) && pieces.clone().any(had) {
-            return Err(format!("{pieces:?} was had already"));
-        }
-        // A request to the source that another cuts short is stopped when it comes there.
-        let is_source = matches!(who, Who::Source(_));
-        let overlapping = self.asked.iter().filter(|asked| {
-            matches!(asked.who, Who::Supplier(_))
-                && !is_source
-                && asked.left.start < pieces.end
-                && pieces.start < asked.left.end
-        });
-        match overlapping.count() {
-            0 => {}
-            // At the end, one late piece is asked of one more.
-            1 if pieces.len() == 1 && self.is_endgame() => {}
-            _ => return Err(format!("{who:?}: {pieces:?} is in flight already")),
-        }
-        let first = pieces.start;
-        self.asked.push(Asked {
-            who,
-            first,
-            left: pieces,
-        });
-        Ok(())
-    }
-
-    fn is_endgame(&self) -> bool {
-        let picker = self.conductor.picker(self.now);
-        picker.is_some_and(|picker| picker.is_endgame())
-    }
-
-    fn arrive(&mut self, pick: usize) {
-        if self.asked.is_empty() {
-            return;
-        }
-        let at = pick % self.asked.len();
-        let asked = &mut self.asked[at];
-        let piece = PieceIndex(asked.left.start);
-        asked.left.start += 1;
-        let who = asked.who.clone();
-        let is_over = asked.left.is_empty();
-        if is_over {
-            self.asked.remove(at);
-        }
-        let event = match &who {
-            Who::Supplier(id) => Event::Brought(id.clone(), piece),
-            Who::Source(_) => Event::Had(piece),
-        };
-        self.conductor.handle(self.now, event);
-        if let (Who::Source(run), true) = (who, is_over) {
-            self.conductor.handle(self.now, Event::SourceRunEnded(run));
-        }
-    }
-
-    fn refuse(&mut self, pick: usize) {
-        let at_suppliers = |asked: &&Asked| matches!(asked.who, Who::Supplier(_));
-        let refused: Vec<_> = self.asked.iter().filter(at_suppliers).collect();
-        if refused.is_empty() {
-            return;
-        }
-        let (who, first) = {
-            let asked = refused[pick % refused.len()];
-            (asked.who.clone(), asked.first)
-        };
-        self.asked
-            .retain(|asked| asked.who != who || asked.first != first);
-        if let Who::Supplier(id) = who {
-            self.conductor
-                .handle(self.now, Event::RunRefused(id, first));
-        }
-    }
-
-    fn step(&mut self, step: Any) -> Result<(), String> {
-        let name = |id: u8| host(&format!("p{id}"));
-        match step {
-            Any::Reader(id, at, form) => {
-                let offset = at * KIB256;
-                let end = offset + 3 * KIB256;
-                let interest = match form {
-                    0 => Interest::ToEnd { offset },
-                    1 => Interest::Span { offset, end },
-                    _ => Interest::Follow { offset },
-                };
-                let joined = Event::ReaderJoined(ReaderId(id), interest);
-                self.conductor.handle(self.now, joined);
-            }
-            Any::Left(id) => self
-                .conductor
-                .handle(self.now, Event::ReaderLeft(ReaderId(id))),
-            Any::Supplier(id, pieces, relation) => {
-                let candidates = Event::Candidates(vec![(name(id), relation)]);
-                self.conductor.handle(self.now, candidates);
-                self.drain()?;
-                let holds = Event::Holds(name(id), PieceSet::of_range(pieces));
-                self.conductor.handle(self.now, holds);
-            }
-            Any::Failed(id) => {
-                let failed = Event::SupplierFailed(name(id), ParentFailure::Gone);
-                self.conductor.handle(self.now, failed);
-            }
-            Any::Refused(pick) => self.refuse(pick),
-            Any::Source => self.conductor.handle(self.now, Event::AtSource(Vec::new())),
-            Any::Arrive(pick) => self.arrive(pick),
-            Any::Tick => {
-                if let Some(at) = self.conductor.poll_timeout(self.now) {
-                    self.now = self.now.max(at);
-                    self.conductor.handle_timeout(self.now);
-                }
-            }
-        }
-        self.drain()
-    }
-}
-
-proptest! {
-    /// Whatever happens in whatever order, nothing is asked twice at once, and a whole reader that
-    /// is left at the source gets everything.
-    #[test]
-    fn everything_arrives_in_any_order_of_events(steps in vec(any_step(), 0..60)) {
-        let mut world = World {
-            conductor: Conductor::new(limits(), 0, PieceSet::default()),
-            now: epoch(),
-            asked: Vec::new(),
-        };
-        world.conductor.handle(world.now, Event::Begun(Layout::for_size(Some(40 * KIB256))));
-        let mut told = Ok(());
-        for step in steps {
-            told = told.and_then(|()| world.step(step));
-        }
-        for last in [Any::Reader(9, 0, 0), Any::Source] {
-            told = told.and_then(|()| world.step(last));
-        }
-        for _ in 0..400 {
-            told = told.and_then(|()| world.step(Any::Arrive(0)));
-            told = told.and_then(|()| world.step(Any::Tick));
-        }
-        prop_assert!(told.is_ok(), "{told:?}");
-        prop_assert!(world.conductor.is_whole(), "missing {:?}", world.conductor.had.first_missing(0));
-    }
 }

@@ -3,12 +3,17 @@
 
 use std::sync::Arc;
 
-use protocol::{Origin, TaskId, Up, Visibility};
-use tokio::sync::watch;
+use std::time::Duration;
+
+use protocol::{Origin, TaskId, Up, Visibility, Want};
+use tokio::{
+    sync::{mpsc, watch},
+    time::timeout,
+};
 
 use super::{Entry, Swarm, Wanting, WarmOrder};
 use crate::{
-    conductor::{Event, Interest},
+    conductor::{Event, Interest, ReaderId},
     direct,
     open::{How, OpenError, OpenRequest, Opened, ReadProof, Wanted},
     reader::{Buffer, InterestGuard, Reader, Reading},
@@ -18,6 +23,9 @@ use crate::{
 
 /// How often an open starts over because the download that it joined ended under it.
 const OPEN_TRIES: usize = 4;
+
+/// How long parts that were ordered are wanted: those for whom they were say so themselves by then.
+const PARTS_WANTED_FOR: Duration = Duration::from_secs(10);
 
 /// Why a content that is at hand is not given as it is.
 pub(super) enum Refusal {
@@ -109,10 +117,16 @@ impl Swarm {
         Err(last)
     }
 
-    /// Has the whole of a task, for nobody in particular: at the rate of prefetch until somebody
-    /// comes to wait for it. Whoever ordered it hears how it goes.
+    /// Has what is wanted of a task, for nobody in particular: at the rate of prefetch until somebody
+    /// comes to wait for it. Whoever ordered it hears how it goes. Parts are had for as long as those
+    /// that want them need to come and say so.
     pub async fn warm(&self, order: WarmOrder) -> Result<(), OpenError> {
-        let WarmOrder { task, origin, by } = order;
+        let WarmOrder {
+            task,
+            origin,
+            wants,
+            by,
+        } = order;
         if self
             .open_stored(&for_others(task, origin.clone()))
             .await?
@@ -126,13 +140,27 @@ impl Swarm {
         let ActiveTask {
             inbox,
             mut progress,
-        } = self.begin_for_others(task, origin, Wanting::Order).await?;
+        } = self
+            .join_or_start(&for_others(task, origin), Wanting::Order)?
+            .0;
+        let is_whole = wants.is_empty();
+        let parts = self.interests(&inbox, wants, Event::ReaderJoined).await;
         // A driver that is gone has said its last word.
+        if is_whole {
+            let whole = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
+            let _ = inbox.send(Message::Plan(whole)).await;
+        }
         let _ = inbox.send(Message::Ordered(by)).await;
+        if !is_whole {
+            let ended = progress.wait_for(|seen| is_over(&seen.stage));
+            let _ = timeout(PARTS_WANTED_FOR, ended).await;
+            drop(parts);
+        }
         let _ = progress.wait_for(|seen| is_over(&seen.stage)).await;
         let failure = failure_of(&progress.borrow());
         match failure {
             None => Ok(()),
+            Some(TaskFailure::Cancelled) if !is_whole => Ok(()),
             Some(TaskFailure::Source(error)) => Err(OpenError::Source(error)),
             Some(TaskFailure::Corrupt) => Err(OpenError::Corrupt),
             Some(TaskFailure::NoRoom | TaskFailure::Removed) => Err(OpenError::Overloaded),
@@ -140,18 +168,27 @@ impl Swarm {
         }
     }
 
-    /// Begins, or joins, the download of the whole of a task that nobody here reads.
-    pub(super) async fn begin_for_others(
+    /// Tells the driver behind `inbox` what somebody wants who reads nothing here.
+    pub(super) async fn interests(
         &self,
-        task: TaskId,
-        origin: Origin,
-        wanting: Wanting,
-    ) -> Result<ActiveTask, OpenError> {
-        let (active, _) = self.join_or_start(&for_others(task, origin), wanting)?;
-        let joined = Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 });
-        // A driver that is gone has said its last word.
-        let _ = active.inbox.send(Message::Plan(joined)).await;
-        Ok(active)
+        inbox: &mpsc::Sender<Message>,
+        wants: Vec<Want>,
+        how: fn(ReaderId, Interest) -> Event,
+    ) -> Vec<InterestGuard> {
+        let mut guards = Vec::with_capacity(wants.len());
+        for want in wants {
+            let reader = self.new_reader();
+            // A driver that is gone has said its last word.
+            let _ = inbox
+                .send(Message::Plan(how(reader, Interest::of(want))))
+                .await;
+            guards.push(InterestGuard {
+                reader,
+                inbox: inbox.clone(),
+                told: 0,
+            });
+        }
+        guards
     }
 
     /// The content of a download; `None` where its bytes are not for this request.
@@ -303,7 +340,7 @@ pub(super) fn refusal(visibility: &Visibility, request: &OpenRequest) -> Option<
     }
 }
 
-fn for_others(task: TaskId, origin: Origin) -> OpenRequest {
+pub(super) fn for_others(task: TaskId, origin: Origin) -> OpenRequest {
     OpenRequest {
         task,
         origin,

@@ -2,10 +2,15 @@
 
 use std::sync::PoisonError;
 
-use protocol::{Down, HostId, Origin, Role, TaskId, Visibility};
+use protocol::{
+    Down, HostId, Origin, Role, TaskId, Up, Visibility, Want,
+    scheduler::{Failure, Outcome},
+};
 
-use super::{Swarm, Wanting, WarmOrder};
+use super::{Swarm, Wanting, WarmOrder, opening::for_others};
 use crate::{
+    conductor::Event,
+    reader::InterestGuard,
     session::Inbox,
     task::{Message, Shared, Shelf},
 };
@@ -45,12 +50,28 @@ impl Shelf for Swarm {
         if !identity.roles().contains(Role::Seed) {
             return None;
         }
-        // Another host waits for it.
-        let active = self.begin_for_others(task, origin, Wanting::Reader);
-        let active = active.await.ok()?;
+        // Another host waits for it, and says of what.
+        let begun = self.join_or_start(&for_others(task, origin), Wanting::Reader);
+        let (active, _) = begun.ok()?;
         Some(Shared {
             progress: active.progress,
         })
+    }
+
+    async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard> {
+        let inbox = {
+            let tasks = self
+                .inner
+                .tasks
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner);
+            tasks.get(&task).map(|flight| flight.active.inbox.clone())
+        };
+        // What is held whole is there, whoever wants what of it.
+        let Some(inbox) = inbox else {
+            return Vec::new();
+        };
+        self.interests(&inbox, wants, Event::FollowerWants).await
     }
 }
 
@@ -96,11 +117,28 @@ impl Inbox for Swarm {
             tasks.get(&task).map(|flight| flight.active.inbox.clone())
         };
         match (inbox, down) {
-            (_, Down::Warm { task, origin }) => {
+            (
+                _,
+                Down::Warm {
+                    task,
+                    origin,
+                    wants,
+                },
+            ) => {
                 let by = scheduler.clone();
-                let order = WarmOrder { task, origin, by };
+                let order = WarmOrder {
+                    task,
+                    origin,
+                    wants,
+                    by,
+                };
                 if self.inner.warm.try_send(order).is_err() {
-                    tracing::warn!(%task, "too many orders to warm; this one is dropped");
+                    tracing::warn!(%task, "too many orders to warm; this one is refused");
+                    let outcome = Outcome::Failed(Failure::Local);
+                    let refused = Up::Finished { task, outcome };
+                    // A scheduler that does not hear it notices that nothing comes.
+                    let sessions = &self.inner.surroundings.sessions;
+                    let _ = sessions.send_to(scheduler, refused).await;
                 }
             }
             (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),

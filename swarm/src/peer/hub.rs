@@ -11,7 +11,7 @@ use std::{
 };
 
 use protocol::{
-    Host, Origin, TaskId,
+    Host, Origin, TaskId, Want,
     availability::{Ask, Availability, Tell},
 };
 use tokio::sync::mpsc;
@@ -86,8 +86,20 @@ impl Hub {
         self.wish(parent, Ask::Bring { task, origin })
     }
 
+    /// Tells `parent`, whose word on `task` was subscribed to, what is read of it here.
+    pub fn want(&self, parent: &Host, task: TaskId, wants: Vec<Want>) {
+        let ask = Ask::Wants { task, wants };
+        self.inner.hand_over(parent, Wish { ask, tell: None });
+    }
+
+    /// Hosts to which a stream is open, `max` of them at most.
+    pub(crate) fn parents(&self, max: usize) -> Vec<Host> {
+        self.inner.streams().keys().take(max).cloned().collect()
+    }
+
     fn wish(&self, parent: &Host, ask: Ask) -> mpsc::Receiver<Tell> {
         let (tell, told) = mpsc::channel(self.inner.config.tells_waiting);
+        let tell = Some(tell);
         self.inner.hand_over(parent, Wish { ask, tell });
         told
     }

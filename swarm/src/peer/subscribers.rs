@@ -22,7 +22,10 @@ use super::{
     seats::{Seat, Spreads},
     spread::Turn,
 };
-use crate::task::{Shared, Shelf, Stage};
+use crate::{
+    reader::InterestGuard,
+    task::{Shared, Shelf, Stage},
+};
 
 /// Tasks that one child may follow at once; one more is answered as gone.
 const TASKS_PER_STREAM_MAX: usize = 1024;
@@ -30,6 +33,8 @@ const TASKS_PER_STREAM_MAX: usize = 1024;
 /// A task that the child follows, be there more to tell or not: it fetches what it was told of.
 struct Followed {
     feed: AbortHandle,
+    /// What the child reads of it, for as long as that stands.
+    _wants: Vec<InterestGuard>,
     _fed: TaskTrackerToken,
 }
 
@@ -57,13 +62,19 @@ pub(super) async fn serve(
         };
         let Some(asked) = asked else { return };
         let task = asked.task();
+        if let Ask::Wants { wants, .. } = asked {
+            if let Some(followed) = followed.get_mut(&task) {
+                followed._wants = shelf.want(task, wants).await;
+            }
+            continue;
+        }
         // A second subscription to a task starts it again.
         let before = followed.remove(&task);
         if let Some(before) = &before {
             before.feed.abort();
         }
         let origin = match asked {
-            Ask::Unsubscribe(_) => continue,
+            Ask::Unsubscribe(_) | Ask::Wants { .. } => continue,
             Ask::Subscribe(_) => None,
             Ask::Bring { origin, .. } => Some(origin),
         };
@@ -76,7 +87,8 @@ pub(super) async fn serve(
         }
         let (feed, registration) = AbortHandle::new_pair();
         let _fed = fed.token();
-        followed.insert(task, Followed { feed, _fed });
+        let _wants = Vec::new();
+        followed.insert(task, Followed { feed, _wants, _fed });
         // Who has no scheduler has no siblings to hear of a piece from: it is told at once.
         let seat = match origin {
             None => spreads.join(task),

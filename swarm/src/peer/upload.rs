@@ -108,11 +108,19 @@ impl Answering {
         let end = held.bytes.end.min(held.bytes.start + CHUNK);
         let chunk = held.bytes.start..end;
         held.bytes.start = end;
+        let bytes = match at_once(&held.file, &chunk) {
+            Some(bytes) => bytes,
+            None => self.read_waiting(Arc::clone(&held.file), chunk).await?,
+        };
+        self.metrics.upload_bytes.inc_by(bytes.len() as u64);
+        Ok(Some(bytes.into()))
+    }
+
+    async fn read_waiting(&self, file: Arc<StoredTask>, chunk: Range<u64>) -> io::Result<Vec<u8>> {
         let permit = Arc::clone(&self.reads)
             .acquire_owned()
             .await
             .map_err(io::Error::other)?;
-        let file = Arc::clone(&held.file);
         // The permit goes along: a child that leaves does not make its read end any sooner.
         let reading = tokio::task::spawn_blocking(move || {
             let mut buffer = Vec::with_capacity((chunk.end - chunk.start) as usize);
@@ -120,13 +128,18 @@ impl Answering {
             drop(permit);
             read
         });
-        let bytes = reading
+        reading
             .await
             .map_err(io::Error::other)?
-            .map_err(io::Error::other)?;
-        self.metrics.upload_bytes.inc_by(bytes.len() as u64);
-        Ok(Some(bytes.into()))
+            .map_err(io::Error::other)
     }
+}
+
+/// What is in memory is read here and now: to have another thread do it costs more than the reading.
+fn at_once(file: &StoredTask, chunk: &Range<u64>) -> Option<Vec<u8>> {
+    let mut buffer = vec![0; (chunk.end - chunk.start) as usize];
+    file.read_at_once(chunk.start, &mut buffer)
+        .then_some(buffer)
 }
 
 /// A body of the bytes of `held`. Its first chunk is read now, so that a store that fails is known

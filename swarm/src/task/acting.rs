@@ -9,7 +9,7 @@ use super::{
     source_run::SourceRun,
 };
 use crate::{
-    conductor::{Action, Event, Relation, RunId},
+    conductor::{Action, Relation, RunId},
     peer::Asker,
     sizing,
 };
@@ -33,9 +33,7 @@ impl Driver {
                     }
                 }
                 Action::LearnSize => self.learn_size(),
-                Action::GoToSource => {
-                    tracing::info!(task = %self.wish.task, "nobody answered in time; asking the upstream");
-                }
+                Action::AskElsewhere => self.ask_elsewhere(),
             }
         }
     }
@@ -44,11 +42,11 @@ impl Driver {
         let Some(host) = self.candidates.get(&parent) else {
             return;
         };
-        // With no scheduler nobody else makes a seed begin.
+        // Where no scheduler answers nobody else makes a seed begin.
         let (hub, task) = (&self.host.hub, self.wish.task);
-        let tells = match self.report.is_registered() {
-            true => hub.subscribe(host, task),
-            false => hub.bring(host, task, self.wish.origin.clone()),
+        let tells = match self.asked_seeds.contains(&parent) {
+            false => hub.subscribe(host, task),
+            true => hub.bring(host, task, self.wish.origin.clone()),
         };
         let job = self
             .jobs
@@ -58,6 +56,7 @@ impl Driver {
 
     async fn leave(&mut self, parent: HostId, reason: ParentFailure) {
         self.offers.remove(&parent);
+        self.told.forget(&parent);
         for (_, job) in self.at_parents.remove(&parent).into_iter().flatten() {
             job.abort();
         }
@@ -74,7 +73,7 @@ impl Driver {
         self.report.send(failed).await;
         // With no scheduler nobody will name another parent.
         if !self.report.is_registered() && self.conductor.is_orphan() {
-            self.plan(Event::AtSource(Vec::new()));
+            self.ask_elsewhere();
         }
     }
 

@@ -1,35 +1,81 @@
 //! What the driver asks of the scheduler, and what it makes of the answers.
 
+use std::time::Duration;
+
 use protocol::{Candidate, Down, HostId, Up, ring};
 
-use super::driver::{Driver, clock};
+use super::{
+    Message,
+    driver::{Driver, clock},
+};
 use crate::conductor::{Event, Relation};
+
+/// Hosts beside the seed that are asked where no scheduler answers.
+const KNOWN_MAX: usize = 8;
+
+/// The longest that a host waits before it asks the upstream for want of anybody else.
+const FALLBACK_JITTER: Duration = Duration::from_secs(1);
 
 impl Driver {
     /// Asks the scheduler, else the seed that the ring names, else the source.
     pub(super) async fn ask(&mut self) {
         let origin = self.wish.origin.clone();
-        if self.report.register(&origin).await {
-            return self.plan(Event::Asked);
+        match self.report.register(&origin, self.wants()).await {
+            true => self.plan(Event::Asked),
+            false => self.ask_elsewhere(),
         }
-        if !self.ask_seed() {
+    }
+
+    /// No scheduler answers: asks the seed that the ring names, the next one where that was asked
+    /// in vain, and in the end the source.
+    pub(super) fn ask_elsewhere(&mut self) {
+        if self.ask_seed() || self.is_falling_through {
+            return;
+        }
+        tracing::info!(task = %self.wish.task, "nobody answered in time; asking the upstream");
+        self.is_falling_through = true;
+        if self.host.seeds.is_empty() && !self.host.sessions.are_named() {
+            return self.plan(Event::AtSource(Vec::new()));
+        }
+        // Whatever is wrong, all hosts of the cluster notice it at the same moment.
+        let (pause, own) = (FALLBACK_JITTER.mul_f64(rand::random()), self.own.clone());
+        self.jobs.spawn(async move {
+            tokio::time::sleep(pause).await;
+            // A driver that is gone goes nowhere.
+            let _ = own.send(Message::NobodyElse).await;
+        });
+    }
+
+    pub(super) fn nobody_else(&mut self) {
+        if self.is_falling_through {
             self.plan(Event::AtSource(Vec::new()));
         }
     }
 
-    /// Asks the seed that the ring names; tells whether there is one beside this host.
+    /// Asks the first seed of the ring that was not asked yet, and with it the hosts that this one
+    /// exchanges something with already; tells whether there is such a seed beside this host.
     fn ask_seed(&mut self) -> bool {
-        let seed = ring::responsible(self.wish.task, self.host.seeds.iter().map(|seed| &seed.id));
-        let seed = self.host.seeds.iter().find(|host| Some(&host.id) == seed);
-        match seed {
-            Some(seed) if seed.id != *self.host.identity.id() => {
-                let candidate = (seed.id.clone(), Relation::Parent);
-                self.candidates.insert(seed.id.clone(), seed.clone());
-                self.plan(Event::Candidates(vec![candidate]));
-                true
-            }
-            Some(_) | None => false,
-        }
+        let seeds = self.host.seeds.iter();
+        let untried: Vec<_> = seeds
+            .filter(|seed| !self.asked_seeds.contains(&seed.id))
+            .cloned()
+            .collect();
+        let seed = ring::responsible(self.wish.task, untried.iter().map(|seed| &seed.id)).cloned();
+        let own = self.host.identity.id();
+        let Some(seed) = seed.filter(|seed| seed != own) else {
+            return false;
+        };
+        let known = self.host.hub.parents(KNOWN_MAX);
+        let known = known.into_iter().filter(|host| host.id != seed);
+        let known: Vec<_> = known.map(|host| Candidate { host }).collect();
+        let siblings = self.known(known);
+        self.candidates
+            .extend(untried.into_iter().map(|host| (host.id.clone(), host)));
+        self.asked_seeds.push(seed.clone());
+        let related = siblings.into_iter().map(|id| (id, Relation::Sibling));
+        let candidates = related.chain([(seed, Relation::Parent)]);
+        self.plan(Event::Candidates(candidates.collect()));
+        true
     }
 
     /// The task may have another scheduler, or one that has forgotten: what is had counts as new.
@@ -39,7 +85,7 @@ impl Driver {
             return;
         }
         let origin = self.wish.origin.clone();
-        if !self.report.register(&origin).await {
+        if !self.report.register(&origin, self.wants()).await {
             if self.conductor.is_orphan() {
                 self.ask_seed();
             }
@@ -59,10 +105,15 @@ impl Driver {
             new: self.attempt.held().clone(),
         };
         let origin = self.wish.origin.clone();
-        self.report.also_tell(scheduler, origin, progress).await;
+        let wants = self.wants();
+        self.report
+            .also_tell(scheduler, (origin, wants), progress)
+            .await;
     }
 
     pub(super) async fn told(&mut self, down: Down) {
+        self.asked_seeds.clear();
+        self.is_falling_through = false;
         match down {
             Down::Parents {
                 parents,
@@ -72,6 +123,10 @@ impl Driver {
                 ..
             } => {
                 self.attempt.grant_to(fetcher);
+                if std::mem::take(&mut self.is_granted) {
+                    // It was silent for too long: another host has the grant, or has had it.
+                    self.plan(Event::GrantLost);
+                }
                 let parents = self.known(parents);
                 let holders = parents.clone();
                 let siblings = self.known(siblings);

@@ -25,6 +25,7 @@ use super::{
     hashing::{Hashed, Hashing},
     report::Report,
     surroundings::Surroundings,
+    wanted::Told,
 };
 use crate::{
     conductor::{Conductor, Event, ReaderId, RunId},
@@ -57,8 +58,11 @@ pub(crate) struct Driver {
     pub(super) at_source: HashMap<RunId, AbortHandle>,
     /// Whether a scheduler sent this host to the source, so that others believe what it signs.
     pub(super) is_granted: bool,
-    /// Whether this host goes on for others alone.
-    pub(super) is_for_others: bool,
+    /// Seeds that were asked because no scheduler answered.
+    pub(super) asked_seeds: Vec<HostId>,
+    /// Whether it will go to the source for want of anybody who answers.
+    pub(super) is_falling_through: bool,
+    pub(super) told: Told,
     pub(super) unwanted_since: Option<Instant>,
     ended: Option<Stage>,
 }
@@ -86,7 +90,9 @@ impl Driver {
             at_parents: HashMap::new(),
             at_source: HashMap::new(),
             is_granted: false,
-            is_for_others: false,
+            asked_seeds: Vec::new(),
+            is_falling_through: false,
+            told: Told::default(),
             unwanted_since: None,
             ended: None,
             own: own.clone(),
@@ -117,6 +123,7 @@ impl Driver {
                 break stage;
             }
             self.carry_out().await;
+            self.tell_wants();
             self.publish();
             self.step().await;
         };
@@ -178,6 +185,7 @@ impl Driver {
             Message::Scheduler(down) => self.told(down).await,
             Message::Ordered(scheduler) => self.ordered(scheduler).await,
             Message::SessionsChanged => self.register_again().await,
+            Message::NobodyElse => self.nobody_else(),
             Message::Parent(parent, tell) => self.parent_tells(parent, tell).await,
             Message::ParentPiece(parent, piece) => {
                 self.has(piece, Event::Brought(parent, piece));

@@ -38,6 +38,8 @@ pub(crate) enum Message {
     /// This scheduler has ordered the task, and wants to hear of it.
     Ordered(HostId),
     SessionsChanged,
+    /// The pause before this host goes to the source for want of anybody else is over.
+    NobodyElse,
     Parent(HostId, Tell),
     /// A supplier brought a piece that matched, and it was written.
     ParentPiece(HostId, PieceIndex),

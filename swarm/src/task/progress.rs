@@ -4,10 +4,11 @@
 
 use std::{ops::Range, sync::Arc};
 
-use protocol::{Content, Origin, PieceSet, SignedBatch, TaskId};
+use protocol::{Content, Origin, PieceSet, SignedBatch, TaskId, Want};
 use tokio::sync::watch;
 
 use crate::{
+    reader::InterestGuard,
     source::SourceError,
     store::{StoreError, StoredTask},
 };
@@ -90,6 +91,9 @@ pub trait Shelf: Send + Sync + std::fmt::Debug {
 
     /// As `follow`; a seed that does not have the task begins to.
     async fn bring(&self, task: TaskId, origin: Origin) -> Option<Shared>;
+
+    /// Another host that follows the task wants this of it, for as long as what is returned lives.
+    async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard>;
 }
 
 // === impl TaskFailure ===

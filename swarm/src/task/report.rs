@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use protocol::{
-    AttemptId, HostId, Origin, PieceIndex, PieceSet, TaskId, Up,
+    AttemptId, HostId, Origin, PieceIndex, PieceSet, TaskId, Up, Want,
     scheduler::{Failure, Outcome, PROGRESS_INTERVAL},
 };
 
@@ -52,7 +52,7 @@ impl Report {
 
     /// Registers the download; tells whether a scheduler heard it. Another one that had it before
     /// is told that it has it no more.
-    pub(crate) async fn register(&mut self, origin: &Origin) -> bool {
+    pub(crate) async fn register(&mut self, origin: &Origin, wants: Vec<Want>) -> bool {
         let responsible = self.sessions.responsible(self.task).cloned();
         if let Standing::Registered(before) = &self.standing
             && Some(before) != responsible.as_ref()
@@ -67,6 +67,7 @@ impl Report {
         let register = Up::Register {
             task: self.task,
             origin: origin.clone(),
+            wants,
         };
         let is_heard = self.sessions.send(self.task, register).await;
         self.standing = match responsible {
@@ -78,7 +79,12 @@ impl Report {
 
     /// Tells `scheduler`, which has ordered the task, what the one that it belongs to knows, and
     /// from now on everything that that one is told. Its answers are not heard.
-    pub(crate) async fn also_tell(&mut self, scheduler: HostId, origin: Origin, progress: Up) {
+    pub(crate) async fn also_tell(
+        &mut self,
+        scheduler: HostId,
+        (origin, wants): (Origin, Vec<Want>),
+        progress: Up,
+    ) {
         let task = self.task;
         if self.is_silent() {
             // What is private each host asks for itself.
@@ -88,7 +94,11 @@ impl Report {
             return;
         }
         if self.sessions.responsible(task) != Some(&scheduler) {
-            let register = Up::Register { task, origin };
+            let register = Up::Register {
+                task,
+                origin,
+                wants,
+            };
             for message in [register, progress] {
                 // As with `send`.
                 let _ = self.sessions.send_to(&scheduler, message).await;

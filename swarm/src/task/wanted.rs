@@ -1,41 +1,87 @@
-//! Whether a download goes on: who wants it, on this host and elsewhere.
+//! Who wants a download, and what of it: readers on this host, by whom it goes on or ends, and what
+//! its parents are told of them.
 
 use std::time::{Duration, Instant};
+
+use protocol::{HostId, Want, want::WANTS_MAX};
 
 use super::{
     TaskFailure,
     driver::{Driver, NOBODY, clock},
 };
-use crate::conductor::{Event, Interest};
+use crate::{
+    conductor::{Event, Interest},
+    open::Wanted,
+};
 
 /// How long a download goes on after its last reader left: it may come back and resume.
 const LINGER: Duration = Duration::from_secs(5);
 
-/// The engine's own view of a download.
-const WATCHED_BY_ENGINE: usize = 1;
+/// What the parents were told last, and which of them.
+#[derive(Debug, Default)]
+pub(super) struct Told {
+    wants: Vec<Want>,
+    parents: Vec<HostId>,
+}
+
+// === impl Told ===
+
+impl Told {
+    /// Whether `wants` is said by what was told, and that is not much more.
+    fn says(&self, wants: &[Want]) -> bool {
+        let is_said = |want: &Want| self.wants.iter().any(|told| told.covers(want));
+        self.wants.len() == wants.len() && wants.iter().all(is_said)
+    }
+
+    pub(super) fn forget(&mut self, parent: &HostId) {
+        self.parents.retain(|told| told != parent);
+    }
+}
+
+// === impl Driver ===
 
 impl Driver {
-    /// Nobody reads: goes on if others wait for what this host fetches for all, or if it is nearly
-    /// done, else lingers a little and gives up.
-    pub(super) fn check_wanted(&mut self) {
-        let is_waited_for = self.is_granted && self.is_followed();
-        if self.is_for_others && !is_waited_for {
-            self.is_for_others = false;
-            self.plan(Event::ReaderLeft(NOBODY));
+    /// What is wanted here, as it is told when the download is registered: nothing where it is all.
+    pub(super) fn wants(&self) -> Vec<Want> {
+        let mut wants = self.wanted_now();
+        if wants.is_empty() && self.unwanted_since.is_none() {
+            wants.push(first_want(self.wish.wanted));
         }
-        if !self.conductor.is_unwanted() {
-            self.unwanted_since = None;
-            return;
+        if wants.contains(&Want::WHOLE) {
+            wants.clear();
         }
-        let now = clock();
-        let since = *self.unwanted_since.get_or_insert(now);
-        if is_waited_for {
-            self.is_for_others = true;
-            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
-        } else if self.conductor.is_nearly_whole() {
-            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
-        } else if since + LINGER <= now {
-            self.fail(TaskFailure::Cancelled);
+        wants
+    }
+
+    fn wanted_now(&self) -> Vec<Want> {
+        let mut wants = self.conductor.wants();
+        wants.sort_unstable();
+        wants.dedup();
+        let is_whole = wants.iter().any(|want| want.covers(&Want::WHOLE));
+        if is_whole || WANTS_MAX < wants.len() {
+            wants = vec![Want::WHOLE];
+        }
+        wants
+    }
+
+    /// Tells every parent what is wanted, where it does not know that yet.
+    pub(super) fn tell_wants(&mut self) {
+        let wants = self.wanted_now();
+        if !self.told.says(&wants) {
+            self.told = Told {
+                wants,
+                parents: Vec::new(),
+            };
+        }
+        for parent in self.conductor.parents() {
+            if self.told.parents.contains(parent) {
+                continue;
+            }
+            if let Some(host) = self.candidates.get(parent) {
+                let wants = self.told.wants.clone();
+                self.host.hub.want(host, self.wish.task, wants);
+            }
+            self.told.parents.push(parent.clone());
         }
     }
 
@@ -44,8 +90,33 @@ impl Driver {
         self.unwanted_since.map(|since| since + LINGER)
     }
 
-    /// Whether other hosts follow it, where nobody reads it here.
-    fn is_followed(&self) -> bool {
-        WATCHED_BY_ENGINE < self.progress.receiver_count()
+    /// Nobody reads, here or elsewhere: goes on if it is nearly done, else lingers a little and gives
+    /// up.
+    pub(super) fn check_wanted(&mut self) {
+        if !self.conductor.is_unwanted() {
+            self.unwanted_since = None;
+            return;
+        }
+        let now = clock();
+        let since = *self.unwanted_since.get_or_insert(now);
+        if self.conductor.is_nearly_whole() {
+            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
+        } else if since + LINGER <= now {
+            self.fail(TaskFailure::Cancelled);
+        }
+    }
+}
+
+/// What the reader wants for whom the download begins.
+fn first_want(wanted: Wanted) -> Want {
+    match wanted {
+        Wanted::Whole => Want::WHOLE,
+        Wanted::From { start: 0 } => Want::WHOLE,
+        Wanted::From { start } => Interest::Follow { offset: start }.want(),
+        Wanted::Span { start, last } => Want::Span {
+            start,
+            end: Some(last.saturating_add(1)),
+        },
+        Wanted::Suffix { length } => Want::Last { length },
     }
 }

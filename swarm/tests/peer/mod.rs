@@ -26,6 +26,7 @@ use swarm::{
     peer::{
         Asker, PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun,
     },
+    reader::InterestGuard,
     store::{Config, Store},
     task::{Progress, Shared, Shelf, Stage},
 };
@@ -66,6 +67,10 @@ pub(crate) struct Parent {
 impl Shelf for TestShelf {
     async fn bring(&self, _: TaskId, _: protocol::Origin) -> Option<Shared> {
         None
+    }
+
+    async fn want(&self, _: TaskId, _: Vec<protocol::Want>) -> Vec<InterestGuard> {
+        Vec::new()
     }
 
     async fn follow(&self, task: TaskId) -> Option<Shared> {

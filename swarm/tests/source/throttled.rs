@@ -60,6 +60,7 @@ async fn warm_until(comes: impl AsyncFn(&Swarm, TaskId, Origin)) {
     let order = WarmOrder {
         task,
         origin: origin.clone(),
+        wants: Vec::new(),
         by: "scheduler".parse().expect("a host id"),
     };
     let mut warming = pin!(swarm.warm(order));

@@ -2,7 +2,7 @@
 
 use super::{
     Malformed, layout_message, origin_message, proto, read_label, read_layout, read_origin,
-    read_pieces, read_task, task_bytes, welcome,
+    read_pieces, read_task, read_wants, task_bytes, wants_message, welcome,
 };
 use crate::{
     availability::{Ask, Tell},
@@ -49,6 +49,10 @@ pub(in crate::grpc) fn ask_message(ask: Ask) -> proto::ChildMessage {
             task: task_bytes(task),
             origin: Some(origin_message(&origin)),
         }),
+        Ask::Wants { task, wants } => ChildKind::Wants(proto::Wants {
+            task: task_bytes(task),
+            wants: wants_message(&wants),
+        }),
         Ask::Unsubscribe(task) => ChildKind::Unsubscribe(proto::Unsubscribe {
             task: task_bytes(task),
         }),
@@ -67,6 +71,10 @@ pub(in crate::grpc) fn read_ask(message: proto::ChildMessage) -> Result<Ask, Mal
                 },
             })
         }
+        Some(ChildKind::Wants(ask)) => Ok(Ask::Wants {
+            task: read_task(&ask.task)?,
+            wants: read_wants(ask.wants)?,
+        }),
         Some(ChildKind::Unsubscribe(ask)) => Ok(Ask::Unsubscribe(read_task(&ask.task)?)),
         Some(ChildKind::Hello(_)) => Err(Malformed("a stream has one hello")),
         None => Err(Malformed("a child said nothing that is known")),

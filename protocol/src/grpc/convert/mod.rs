@@ -28,9 +28,11 @@ use crate::{
     content::{ContentKind, NAME_LEN_MAX, Origin, TaskId},
     digest::Digest,
     host::{Host, HostId},
-    layout::{LAYOUT_VERSION, Layout},
+    layout::{LAYOUT_VERSION, Layout, SIZE_MAX},
     piece_set::{PIECES_MAX, PieceSet},
+    want::{WANTS_MAX, Want},
 };
+use proto::want::Kind as WantKind;
 
 /// The first thing in a message that nobody may say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -46,6 +48,39 @@ impl From<Malformed> for tonic::Status {
 fn welcome() -> proto::Welcome {
     proto::Welcome {
         version: PROTOCOL_VERSION,
+    }
+}
+
+fn wants_message(wants: &[Want]) -> Vec<proto::Want> {
+    let kind = |want: &Want| match *want {
+        Want::Span { start, end } => WantKind::Span(proto::Span { start, end }),
+        Want::Last { length } => WantKind::Last(length),
+    };
+    let message = |want| proto::Want {
+        kind: Some(kind(want)),
+    };
+    wants.iter().take(WANTS_MAX).map(message).collect()
+}
+
+fn read_wants(told: Vec<proto::Want>) -> Result<Vec<Want>, Malformed> {
+    if told.len() > WANTS_MAX {
+        return Err(Malformed("too many parts are wanted"));
+    }
+    told.into_iter().map(read_want).collect()
+}
+
+fn read_want(told: proto::Want) -> Result<Want, Malformed> {
+    match told.kind {
+        Some(WantKind::Span(proto::Span { start, end }))
+            if start <= SIZE_MAX && end.is_none_or(|end| start < end) =>
+        {
+            Ok(Want::Span { start, end })
+        }
+        Some(WantKind::Last(length)) if (1..=SIZE_MAX).contains(&length) => {
+            Ok(Want::Last { length })
+        }
+        Some(WantKind::Span(_) | WantKind::Last(_)) => Err(Malformed("a part is none of a task")),
+        None => Err(Malformed("a part is of no kind")),
     }
 }
 

@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use super::{
     Malformed, host_message, origin_message, proto, read_host, read_id, read_label, read_origin,
-    read_pieces, read_task, read_total, task_bytes, welcome,
+    read_pieces, read_task, read_total, read_wants, task_bytes, wants_message, welcome,
 };
 use crate::{
     batch::SignedBatch,
@@ -60,9 +60,14 @@ pub(in crate::grpc) fn up_message(up: Up) -> proto::HostMessage {
     from_host(match up {
         Up::Held { tasks } => HostKind::Held(tasks_message(&tasks)),
         Up::Dropped { tasks } => HostKind::Dropped(tasks_message(&tasks)),
-        Up::Register { task, origin } => HostKind::Register(proto::Register {
+        Up::Register {
+            task,
+            origin,
+            wants,
+        } => HostKind::Register(proto::Register {
             task: task_bytes(task),
             origin: Some(origin_message(&origin)),
+            wants: wants_message(&wants),
         }),
         Up::Progress {
             task,
@@ -107,6 +112,7 @@ pub(in crate::grpc) fn read_up(message: proto::HostMessage) -> Result<Up, Malfor
         Some(HostKind::Register(told)) => Ok(Up::Register {
             task: read_task(&told.task)?,
             origin: read_origin(told.origin)?,
+            wants: read_wants(told.wants)?,
         }),
         Some(HostKind::Progress(told)) => Ok(Up::Progress {
             task: read_task(&told.task)?,
@@ -162,9 +168,14 @@ pub(in crate::grpc) fn down_message(down: Down) -> proto::SchedulerMessage {
             epoch,
             holders: candidates_message(&holders),
         }),
-        Down::Warm { task, origin } => SchedulerKind::Warm(proto::Warm {
+        Down::Warm {
+            task,
+            origin,
+            wants,
+        } => SchedulerKind::Warm(proto::Warm {
             task: task_bytes(task),
             origin: Some(origin_message(&origin)),
+            wants: wants_message(&wants),
         }),
         Down::OnYourOwn { task, reason } => SchedulerKind::OnYourOwn(proto::OnYourOwn {
             task: task_bytes(task),
@@ -192,6 +203,7 @@ pub(in crate::grpc) fn read_down(message: proto::SchedulerMessage) -> Result<Dow
         Some(SchedulerKind::Warm(told)) => Ok(Down::Warm {
             task: read_task(&told.task)?,
             origin: read_origin(told.origin)?,
+            wants: read_wants(told.wants)?,
         }),
         Some(SchedulerKind::OnYourOwn(told)) => Ok(Down::OnYourOwn {
             task: read_task(&told.task)?,

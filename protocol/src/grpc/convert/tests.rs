@@ -39,6 +39,7 @@ fn ups() -> Vec<Vec<u8>> {
         Up::Register {
             task: TASK,
             origin: origin(),
+            wants: wants(),
         },
         Up::Progress {
             task: TASK,
@@ -56,6 +57,16 @@ fn ups() -> Vec<Vec<u8>> {
         },
     ];
     ups.map(|up| up_message(up).encode_to_vec()).into()
+}
+
+fn wants() -> Vec<Want> {
+    vec![
+        Want::Span {
+            start: 7,
+            end: Some(9),
+        },
+        Want::Last { length: 5 },
+    ]
 }
 
 fn downs() -> Vec<Vec<u8>> {
@@ -82,6 +93,7 @@ fn downs() -> Vec<Vec<u8>> {
         Down::Warm {
             task: TASK,
             origin: origin(),
+            wants: wants(),
         },
         Down::OnYourOwn {
             task: TASK,
@@ -275,6 +287,31 @@ fn what_is_past_its_bound_is_refused() {
             "a label is too long or not printable",
         );
     }
+}
+
+#[test]
+fn what_is_no_part_of_a_task_is_refused() {
+    let span = |start, end| Want::Span { start, end };
+    for want in [
+        span(7, Some(7)),
+        span(u64::MAX, None),
+        Want::Last { length: 0 },
+        Want::Last { length: u64::MAX },
+    ] {
+        let wants = Ask::Wants {
+            task: TASK,
+            wants: vec![want],
+        };
+        refuses(read_ask(ask_message(wants)), "a part is none of a task");
+    }
+    let many = vec![proto::Want::default(); WANTS_MAX + 1];
+    let wants = proto::Wants {
+        task: task_bytes(TASK),
+        wants: many,
+    };
+    let kind = Some(proto::child_message::Kind::Wants(wants));
+    let message = proto::ChildMessage { kind };
+    refuses(read_ask(message), "too many parts are wanted");
 }
 
 #[test]

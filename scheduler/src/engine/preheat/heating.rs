@@ -243,6 +243,7 @@ impl Heating {
             down: Down::Warm {
                 task: self.task,
                 origin: self.origin.clone(),
+                wants: Vec::new(),
             },
         }
     }

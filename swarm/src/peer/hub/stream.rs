@@ -23,11 +23,12 @@ const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the parent may take to accept a message; after it, the stream counts as broken.
 const ASK_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// A subscription on its way to the stream.
+/// A subscription on its way to the stream, or what is wanted of one.
 #[derive(Debug)]
 pub(super) struct Wish {
     pub(super) ask: Ask,
-    pub(super) tell: mpsc::Sender<Tell>,
+    /// Who is told, for a subscription.
+    pub(super) tell: Option<mpsc::Sender<Tell>>,
 }
 
 /// The owner of one stream.
@@ -103,15 +104,18 @@ impl Stream {
     }
 
     async fn subscribe(&mut self, stream: &Subscription, wish: Wish) -> Result<(), Broken> {
+        let Some(tell) = wish.tell else {
+            return match self.readers.contains_key(&wish.ask.task()) {
+                true => ask(stream, wish.ask).await,
+                false => Ok(()),
+            };
+        };
         self.idle = Duration::ZERO;
         let full = self.readers.len() >= self.hub.config.tasks_per_stream_max;
         match self.readers.entry(wish.ask.task()) {
             // Dropping the wish ends its receiver.
             Entry::Vacant(_) if full => return Ok(()),
-            entry => entry.insert_entry(Reader {
-                tell: wish.tell,
-                begun: false,
-            }),
+            entry => entry.insert_entry(Reader { tell, begun: false }),
         };
         ask(stream, wish.ask).await
     }

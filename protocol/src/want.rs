@@ -1,0 +1,90 @@
+//! What a host wants of a task, in bytes, since it may not know yet where pieces begin.
+
+/// A part of a task that somebody reads, or is about to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Want {
+    /// The bytes from `start` up to `end`; all that follow where there is no end.
+    Span { start: u64, end: Option<u64> },
+    /// The last bytes of a body whose size is not known.
+    Last { length: u64 },
+}
+
+/// Parts named in one message.
+pub const WANTS_MAX: usize = 16;
+
+// === impl Want ===
+
+impl Want {
+    pub const WHOLE: Self = Self::Span {
+        start: 0,
+        end: None,
+    };
+
+    /// Whether whoever has this has `other` as well.
+    pub fn covers(&self, other: &Self) -> bool {
+        match (*self, *other) {
+            (
+                Self::Span { start, end },
+                Self::Span {
+                    start: other,
+                    end: other_end,
+                },
+            ) => {
+                let reaches = match (end, other_end) {
+                    (None, _) => true,
+                    (Some(_), None) => false,
+                    (Some(end), Some(other_end)) => other_end <= end,
+                };
+                start <= other && reaches
+            }
+            (Self::Last { length }, Self::Last { length: other }) => other <= length,
+            (
+                Self::Span {
+                    start: 0,
+                    end: None,
+                },
+                Self::Last { .. },
+            ) => true,
+            (Self::Span { .. }, Self::Last { .. }) | (Self::Last { .. }, Self::Span { .. }) => {
+                false
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// `1..9`, `1..` or `-5`.
+    fn want(text: &str) -> Want {
+        if let Some(length) = text.strip_prefix('-') {
+            let length = length.parse().unwrap();
+            return Want::Last { length };
+        }
+        let (start, end) = text.split_once("..").unwrap();
+        Want::Span {
+            start: start.parse().unwrap(),
+            end: end.parse().ok(),
+        }
+    }
+
+    #[track_caller]
+    fn check(one: &str, other: &str, expect: bool) {
+        assert_eq!(want(one).covers(&want(other)), expect, "{one} {other}");
+    }
+
+    #[test]
+    fn what_has_a_part_has_its_parts() {
+        check("2..9", "2..9", true);
+        check("2..9", "3..8", true);
+        check("2..9", "1..8", false);
+        check("2..9", "2..", false);
+        check("2..", "3..", true);
+        check("2..", "3..1000", true);
+        check("0..", "-5", true);
+        check("1..", "-5", false);
+        check("-6", "-5", true);
+        check("-5", "-6", false);
+    }
+}
