@@ -1,11 +1,14 @@
 //! The host that fetches for all is killed, stopped or cut off in the middle of the blob: another one
 //! fetches what is missing, no client sees an error, and the registry sends little twice.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result};
 use protocol::{TaskId, ring};
 use registry_compat_tests::{
     cable::Cable,
     cluster::{Cluster, Member},
+    fault_registry::{Fault, Times, Trickle},
     process::wait_until,
 };
 
@@ -113,6 +116,14 @@ fn when_the_only_seed_stands_still_half_way_a_host_fetches_the_rest() -> Result<
 /// What the seed can say to the hosts before it is cut off: less than the blob once.
 const SAID: u64 = 6 << 20;
 
+/// What a seed that is cut off is still given, for longer than anybody should wait for it.
+const STILL_MOVES: Trickle = Trickle {
+    first_after: Duration::ZERO,
+    step: 1 << 20,
+    every: Duration::from_millis(1500),
+    steps: 40,
+};
+
 /// All hosts pull while the seed is cut off from them, though not from the scheduler, which hears both.
 /// What they do not have of its fetch is fetched anew, and that once.
 fn seed_is_cut_off(source: &Source) -> Result<()> {
@@ -137,6 +148,16 @@ fn a_seed_that_has_it_all_and_is_cut_off_from_the_hosts_is_replaced() -> Result<
         return Ok(());
     }
     seed_is_cut_off(&Source::new("cut-seed", SIZE)?)
+}
+
+#[test]
+fn a_seed_that_goes_on_and_is_cut_off_from_the_hosts_is_replaced() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let fault = Fault::Trickles(STILL_MOVES);
+    let source = Source::failing("cut-moving-seed", SIZE, Times::First(1), fault)?;
+    seed_is_cut_off(&source)
 }
 
 /// The fetcher is a host like all others, whose own client is lost with it.
