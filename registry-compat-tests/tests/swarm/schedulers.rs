@@ -1,5 +1,4 @@
-//! Schedulers that end, come back blank, or disagree, in the middle of a herd, and herds that have
-//! none: no pull fails, the registry is asked once, and what a scheduler should know it knows again
+//! Schedulers that end, come back blank, stand still, or disagree, and herds that have none: no pull fails, the registry is asked once, and what a scheduler should know it knows again
 //! within seconds.
 
 use std::time::Duration;
@@ -7,7 +6,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use registry_compat_tests::process::wait_until;
 
-use super::{Herd, Shape, can_herd, pull, source::Source};
+use super::{HERD_LIMIT, Herd, Shape, can_herd, pull, pull_within, source::Source};
 use registry_compat_tests::cluster::{Member, Plan};
 
 const SIZE: usize = 32 << 20;
@@ -26,6 +25,12 @@ const ONE: Shape = Shape {
     schedulers: &["scheduler"],
     seeds: &["seed"],
     hosts: 8,
+};
+
+/// With a second seed, so that it is to be seen which one fetches.
+const ONE_AND_TWO_SEEDS: Shape = Shape {
+    seeds: &["seed-a", "seed-b"],
+    ..ONE
 };
 
 const TWO: Shape = Shape {
@@ -86,6 +91,34 @@ fn knows(scheduler: &Member, hosts: usize) -> Result<()> {
         counts() == expect
     })
     .with_context(|| format!("it counts {:?}, not {expect:?}", counts()))
+}
+
+/// A herd of `shape` pulls a blob that nobody has, after `lose`; of the seeds that are left the first
+/// of the ring fetches it, and nobody else asks the registry.
+fn cold_herd_after(
+    (name, shape, change): (&str, Shape, fn(usize, Plan) -> Plan),
+    lose: impl FnOnce(&mut Herd, &Source) -> Result<()>,
+) -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let source = Source::new(name, SIZE)?;
+    let mut herd = Herd::start_with(source.address(), shape, change)?;
+    let pulled = lose(&mut herd, &source).and_then(|()| {
+        // A seed that was killed is in the ring no more.
+        let fetcher = match herd.seeds.len() {
+            1 => 0,
+            _ => herd.ring_seed(&source)?,
+        };
+        pull_within(HERD_LIMIT, &herd.proxies()?, &source.blob, |_| Ok(()))?;
+        source.fetched_once()?;
+        let fetcher = &herd.seeds[fetcher];
+        let bytes = fetcher.darter.metric("darter_source_bytes_total")?;
+        let id = fetcher.id();
+        ensure!(bytes == SIZE as f64, "{id} fetched {bytes} bytes");
+        Ok(())
+    });
+    herd.told(pulled)
 }
 
 #[test]
@@ -180,4 +213,16 @@ fn of_two_schedulers_that_all_know_either_may_be_killed() -> Result<()> {
 #[test]
 fn with_no_scheduler_all_hosts_ask_the_seed_of_the_ring() -> Result<()> {
     check(TWO, ("none", nobody), |_| Ok(()), |_, _| Ok(()))
+}
+
+#[test]
+fn when_the_scheduler_stands_still_before_a_cold_herd_the_seed_of_the_ring_fetches() -> Result<()> {
+    let still = |herd: &mut Herd, _: &Source| herd.schedulers[0].darter.signal("STOP");
+    cold_herd_after(("still", ONE_AND_TWO_SEEDS, unchanged), still)
+}
+
+#[test]
+fn with_no_scheduler_and_the_seed_of_the_ring_killed_the_other_seed_fetches() -> Result<()> {
+    let kill = |herd: &mut Herd, source: &Source| herd.take_seed(source)?.kill().map(drop);
+    cold_herd_after(("none-killed", TWO, nobody), kill)
 }
