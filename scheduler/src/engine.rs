@@ -57,6 +57,7 @@ pub struct Engine {
     commands: VecDeque<Command>,
     bans: VecDeque<HostId>,
     grants: u64,
+    alone_at: Option<Instant>,
     /// Tasks with a proof.
     proofs: usize,
     preheats: Preheats,
@@ -94,6 +95,7 @@ impl Engine {
             commands: VecDeque::new(),
             bans: VecDeque::new(),
             grants: 0,
+            alone_at: None,
             proofs: 0,
             preheats: Preheats::default(),
         }
@@ -292,6 +294,7 @@ impl Engine {
             task,
             commands: &mut self.commands,
             grants: &mut self.grants,
+            alone_at: &mut self.alone_at,
             affected: Vec::new(),
             outdated: BTreeSet::new(),
             lonely: Vec::new(),

@@ -234,6 +234,11 @@ impl HostRecord {
         self.heard_at = now;
     }
 
+    /// Whether it has said something in the last `time`.
+    pub(super) fn is_heard(&self, now: Instant, time: Duration) -> bool {
+        now < self.heard_at + time
+    }
+
     pub(super) fn loaded(&mut self, uploads: u32, upload_rate: u64) {
         self.uploads = uploads;
         // What it can do shows only while it is asked for much: the best counts, and fades.

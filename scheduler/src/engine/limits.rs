@@ -66,9 +66,12 @@ pub struct Limits {
     pub patience: Duration,
     /// How often the waiting are looked at where nothing else happens.
     pub retry: Duration,
-    /// A peer that found nobody for this long is helped in another way: by one more source, or
-    /// where another host is at the source, by its own means.
+    /// A peer that found nobody for this long is helped in another way: by one more source, by another
+    /// fetcher, or where others get it from the one there is, by its own means.
     pub starvation: Duration,
+    /// The least time between two hosts of the cluster that are sent to an upstream that failed, each
+    /// by itself; the others wait.
+    pub alone_interval: Duration,
     /// How long a failure is remembered and told to whoever registers.
     pub failure_memory: Duration,
     /// How long a fetcher that failed a task is passed over for it.
@@ -116,7 +119,8 @@ impl Default for Limits {
             stall: Duration::from_secs(60),
             patience: Duration::from_secs(12),
             retry: Duration::from_secs(1),
-            starvation: Duration::from_secs(60),
+            starvation: Duration::from_secs(20),
+            alone_interval: Duration::from_millis(100),
             failure_memory: Duration::from_secs(5),
             failed_fetcher_memory: Duration::from_secs(60),
             busy_exclusion: Duration::from_secs(2),

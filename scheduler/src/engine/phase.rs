@@ -16,7 +16,11 @@ pub(super) enum Phase {
     /// No seed: the first grant waits for the herd to arrive.
     Settling { until: Instant },
     /// `seed` was told to, and has not registered yet.
-    Warming { seed: HostKey, until: Instant },
+    Warming {
+        seed: HostKey,
+        since: Instant,
+        until: Instant,
+    },
     /// `fetcher` has the grant.
     Fetching {
         fetcher: HostKey,

@@ -152,7 +152,11 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
         .peers
         .iter()
         .any(|peer| matches!(peer.state.as_str(), "complete" | "fed"));
-    let is_coming = matches!(task.phase.as_str(), "settling" | "warming" | "fetching");
+    // Where all fetchers failed, those who wait go to the upstream one by one.
+    let is_coming = matches!(
+        task.phase.as_str(),
+        "settling" | "warming" | "fetching" | "failed"
+    );
     prop_assert!(
         !waits || is_coming || has_holder,
         "nobody for those who wait in {task:?}"

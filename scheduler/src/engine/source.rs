@@ -41,14 +41,21 @@ impl Turn<'_> {
         let is_starved = self.is_starved(child);
         match (self.task.phase, lack) {
             // The source belongs to a host that this child has no way to.
-            (Phase::Fetching { .. }, Lack::Nobody) if is_starved => {
-                self.tell_alone(child, Failure::Unavailable);
+            (Phase::Fetching { fetcher, .. }, Lack::Nobody) if is_starved => {
+                match self.feeds_somebody(fetcher) {
+                    true => self.send_alone(child, Failure::Unavailable),
+                    // Nor has anybody else: for the herd it is lost.
+                    false => {
+                        self.source_lost(fetcher, Loss::Silent);
+                        self.wait(child);
+                    }
+                }
             }
             (Phase::Settling { .. } | Phase::Warming { .. } | Phase::Fetching { .. }, _) => {
                 self.wait(child);
             }
             (Phase::Failed { reason, until }, Lack::Nobody) if self.now < until => {
-                self.tell_alone(child, reason);
+                self.send_alone(child, reason);
             }
             (Phase::Quiet | Phase::Failed { .. }, Lack::Busy) if !is_starved => self.wait(child),
             (Phase::Quiet | Phase::Failed { .. }, _) => {
@@ -64,6 +71,10 @@ impl Turn<'_> {
             match self.task.phase {
                 Phase::Quiet => {}
                 Phase::Settling { .. } => self.begin_source(None),
+                Phase::Warming { seed, since, .. } if self.is_busy(seed, since) => {
+                    let until = self.now + self.limits.proof;
+                    self.task.phase = Phase::Warming { seed, since, until };
+                }
                 Phase::Warming { seed, .. } => self.source_lost(seed, Loss::Silent),
                 Phase::Fetching { fetcher, .. } => self.source_lost(fetcher, Loss::Silent),
                 Phase::Failed { .. } => self.task.phase = Phase::Quiet,
@@ -173,7 +184,50 @@ impl Turn<'_> {
         self.task.attempts = 0;
         self.task.failed_fetchers.clear();
         for host in self.task.waiting().collect::<Vec<_>>() {
-            self.tell_alone(host, reason);
+            self.send_alone(host, reason);
+        }
+    }
+
+    /// Sends a host to the upstream by itself. Where that may be at its limit already, the whole
+    /// cluster goes there one by one; who has to wait for that may profit from the next try for all.
+    fn send_alone(&mut self, host: HostKey, reason: Failure) {
+        let may_go = match reason {
+            // Its own credential is all that can help it.
+            Failure::Refused | Failure::NotFound => true,
+            Failure::Unavailable | Failure::Corrupt | Failure::Local => {
+                let is_open = self.alone_at.is_none_or(|at| at <= self.now);
+                if is_open {
+                    *self.alone_at = Some(self.now + self.limits.alone_interval);
+                }
+                is_open
+            }
+        };
+        match may_go {
+            true => self.tell_alone(host, reason),
+            false => self.wait(host),
+        }
+    }
+
+    /// Whether a seed that was told to warm the task at `since` lives, and may have others before it.
+    fn is_busy(&self, seed: HostKey, since: Instant) -> bool {
+        let record = self.hosts.get(seed);
+        let is_heard = record.is_some_and(|record| record.is_heard(self.now, self.limits.proof));
+        is_heard && self.now < since + self.limits.stall
+    }
+
+    fn feeds_somebody(&self, host: HostKey) -> bool {
+        let peer = self.task.peer(host);
+        peer.is_some_and(|peer| !peer.children.is_empty())
+    }
+
+    /// When the next of the waiting can be sent to the upstream.
+    pub(super) fn next_alone(&self) -> Option<Instant> {
+        match self.task.phase {
+            Phase::Failed { .. } => self.alone_at.filter(|at| self.now < *at),
+            Phase::Quiet
+            | Phase::Settling { .. }
+            | Phase::Warming { .. }
+            | Phase::Fetching { .. } => None,
         }
     }
 
@@ -254,6 +308,7 @@ impl Turn<'_> {
         }
         self.task.phase = Phase::Warming {
             seed,
+            since: self.now,
             until: self.now + self.limits.proof,
         };
         let wants = self.task.wants.clone().unwrap_or_default();

@@ -444,12 +444,74 @@ fn waits_are_renewed_while_the_fetcher_lives() {
 }
 
 #[test]
-fn who_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
-    let alive = "s progresses 1; after 5000;".repeat(13);
+fn a_living_fetcher_that_nobody_reaches_for_long_loses_its_grant() {
+    let alive = "s progresses 1; after 5000;".repeat(4);
     let script = format!("s seeds 0; a joins; a registers; s registers; {alive}");
+    let waits = "a<wait ".repeat(5);
+    check(
+        &script,
+        &format!("s<warm a<wait s<source1 {waits}a<source2(s) s<wait s<a!a"),
+    );
+}
+
+#[test]
+fn who_alone_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
+    let alive = "s progresses 1; after 5000;".repeat(4);
+    let cut_off = "a blames s; a blames b";
+    let script = format!(
+        "s seeds; a joins; b joins; s registers; b registers; a registers; {cut_off}; {alive}"
+    );
     let mut engine = Engine::new(limits(), Vec::new());
     let (told, _) = play(&mut engine, epoch(), &script);
     assert!(told.ends_with("a<wait a<alone:Unavailable"), "{told}");
+}
+
+#[test]
+fn where_all_fetchers_failed_one_after_another_asks_alone() {
+    let limits = Limits {
+        attempts_max: 1,
+        failure_memory: Duration::from_millis(250),
+        ..limits()
+    };
+    let herd = ["a", "b", "c", "d", "e", "f"].map(|host| format!("{host} joins; "));
+    let all = ["a", "b", "c", "d", "e", "f"].map(|host| format!("{host} registers; "));
+    let script = format!(
+        "{}{}a fails; after 200; after 100",
+        herd.concat(),
+        all.concat()
+    );
+    let mut engine = Engine::new(limits, Vec::new());
+    let (told, _) = play(&mut engine, epoch(), &script);
+    let after = told.split_once("f<").unwrap().1;
+    let alone: Vec<_> = after
+        .split(' ')
+        .filter(|told| told.contains("alone"))
+        .collect();
+    assert_eq!(
+        alone,
+        [
+            "b<alone:Unavailable",
+            "c<alone:Unavailable",
+            "d<alone:Unavailable"
+        ]
+    );
+    // Those who had to wait profit from the next try for all.
+    assert!(after.ends_with("e<source2 f<e!e"), "{after}");
+}
+
+#[test]
+fn a_seed_that_lives_has_time_to_begin() {
+    let (first, second) = ring();
+    let alive = format!("after 3000; {first} loads 0;").repeat(5);
+    check(
+        &format!("s seeds; t seeds; a joins; a registers; {alive} {first} registers"),
+        &format!("{first}<warm a<wait a<wait a<wait a<wait {first}<source1 a<{first}"),
+    );
+    let alive = format!("after 3000; {first} loads 0;").repeat(22);
+    let mut engine = Engine::new(limits(), Vec::new());
+    let script = format!("s seeds; t seeds; a joins; a registers; {alive}");
+    let (told, _) = play(&mut engine, epoch(), &script);
+    assert!(told.contains(&format!("{second}<warm")), "{told}");
 }
 
 #[test]

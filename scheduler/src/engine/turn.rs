@@ -33,6 +33,8 @@ pub(super) struct Turn<'a> {
     pub(super) commands: &'a mut VecDeque<Command>,
     /// Grants given so far, over all tasks.
     pub(super) grants: &'a mut u64,
+    /// When the next host may be sent to the upstream by itself, over all tasks.
+    pub(super) alone_at: &'a mut Option<Instant>,
     /// Children that lost a parent in this turn.
     pub(super) affected: Vec<HostKey>,
     /// Children whose parents have changed in this turn; each is told once, at its end.
@@ -188,6 +190,9 @@ impl Turn<'_> {
             self.task.retry_at = None;
         } else if self.task.retry_at.is_none_or(|at| at <= self.now) {
             self.task.retry_at = Some(self.now + self.limits.retry);
+        }
+        if let Some(at) = self.next_alone() {
+            self.task.retry_at = self.task.retry_at.map(|retry| retry.min(at));
         }
     }
 
