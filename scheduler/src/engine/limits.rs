@@ -22,6 +22,8 @@ pub struct Limits {
     pub parents_max: usize,
     /// Siblings of one peer; beyond it a newcomer takes the place of a pair. 0 is none.
     pub siblings_max: usize,
+    /// Peers that are looked at for a further parent when another one holds the whole.
+    pub offered_max: usize,
     /// Holders named to a new fetcher, so that it asks the source only for the rest.
     pub holders_max: usize,
     /// Children that a peer is given in each task even when the slots of its host are taken by
@@ -99,6 +101,7 @@ impl Default for Limits {
             tasks_per_host_max: 100_000,
             parents_max: 4,
             siblings_max: 16,
+            offered_max: 4,
             holders_max: 8,
             reserved_children: 2,
             depth_max: 16,

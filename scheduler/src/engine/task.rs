@@ -5,6 +5,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    ops::Bound,
     sync::Arc,
     time::Instant,
 };
@@ -48,6 +49,8 @@ pub(super) struct Task {
     next_place: u64,
     /// Where the last search for candidates stopped.
     cursor: Option<HostKey>,
+    /// The last peer that was offered a further parent.
+    offered: Option<HostKey>,
 }
 
 // === impl Task ===
@@ -74,6 +77,7 @@ impl Task {
             complete: 0,
             next_place: 0,
             cursor: None,
+            offered: None,
         }
     }
 
@@ -298,6 +302,20 @@ impl Task {
             .take(count)
             .collect();
         self.cursor = found.last().copied();
+        found
+    }
+
+    /// Up to `count` of the peers that have parents, in turn from call to call.
+    pub(super) fn next_fed(&mut self, count: usize) -> Vec<HostKey> {
+        let start = self.offered.unwrap_or(HostKey::MIN);
+        let is_fed = |key: &HostKey| self.state(*key) == Some(PeerState::Fed);
+        let after = self
+            .suppliers
+            .range((Bound::Excluded(start), Bound::Unbounded));
+        let before = self.suppliers.range(..=start);
+        let found = after.chain(before).copied().filter(is_fed);
+        let found: Vec<HostKey> = found.take(count).collect();
+        self.offered = found.last().copied();
         found
     }
 

@@ -588,6 +588,18 @@ fn why_this_parent_can_be_asked() {
 }
 
 #[test]
+fn who_has_few_parents_is_given_those_that_come_later() {
+    check(
+        "s seeds; s holds; a joins; a registers; h joins; h holds",
+        "a<s a<s+h",
+    );
+    check(
+        "s seeds; s holds; a joins; b joins; a registers; b registers; b completes; b drops",
+        "a<s b<s+a a<s+b a<s",
+    );
+}
+
+#[test]
 fn a_near_parent_is_better_than_a_far_one() {
     let mut engine = Engine::new(limits(), Vec::new());
     let now = epoch();

@@ -138,6 +138,20 @@ impl Turn<'_> {
         self.task.set_supplying(host, Supply::Complete);
         self.task.set_rooted(host);
         self.stirred = true;
+        self.offer();
+    }
+
+    /// There is one more good parent: a few of those with fewer than they may have are looked at, and
+    /// others the next time.
+    fn offer(&mut self) {
+        for child in self.task.next_fed(self.limits.offered_max) {
+            if self.parents(child).len() < self.limits.parents_max
+                && let Ok(parents) = self.search(child)
+            {
+                self.link_all(child, &parents);
+                self.outdated.insert(child);
+            }
+        }
     }
 
     /// `host` takes no part any more.
@@ -240,6 +254,7 @@ impl Turn<'_> {
                 self.source_done(host);
             }
             self.stirred = true;
+            self.offer();
         }
     }
 
