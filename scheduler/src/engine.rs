@@ -29,6 +29,7 @@ mod preheat;
 mod siblings;
 mod source;
 mod spoiled;
+mod starving;
 mod status;
 mod task;
 mod telling;

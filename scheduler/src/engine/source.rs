@@ -8,7 +8,6 @@ use std::{cmp::Reverse, time::Instant};
 use protocol::{Candidate, Down, HostId, scheduler::Failure};
 
 use super::{
-    filter::Lack,
     hosts::{HostKey, Hosts, RingSeed},
     peer::{Exclusion, Peer, PeerState, Supply},
     phase::Phase,
@@ -36,35 +35,6 @@ const RENEWALS_PER_PATIENCE: u32 = 3;
 // === impl Turn ===
 
 impl Turn<'_> {
-    /// Decides about a peer for whom no parent was found.
-    pub(super) fn starve(&mut self, child: HostKey, lack: Lack) {
-        let is_starved = self.is_starved(child);
-        match (self.task.phase, lack) {
-            // The source belongs to a host that this child has no way to.
-            (Phase::Fetching { fetcher, .. }, Lack::Nobody) if is_starved => {
-                match self.feeds_somebody(fetcher) {
-                    true => self.send_alone(child, Failure::Unavailable),
-                    // Nor has anybody else: for the herd it is lost.
-                    false => {
-                        self.source_lost(fetcher, Loss::Silent);
-                        self.wait(child);
-                    }
-                }
-            }
-            (Phase::Settling { .. } | Phase::Warming { .. } | Phase::Fetching { .. }, _) => {
-                self.wait(child);
-            }
-            (Phase::Failed { reason, until }, Lack::Nobody) if self.now < until => {
-                self.send_alone(child, reason);
-            }
-            (Phase::Quiet | Phase::Failed { .. }, Lack::Busy) if !is_starved => self.wait(child),
-            (Phase::Quiet | Phase::Failed { .. }, _) => {
-                self.begin_source(Some(child));
-                self.wait(child);
-            }
-        }
-    }
-
     /// The clock has reached something that the task waited for.
     pub(super) fn tick(&mut self) {
         if self.task.phase.deadline().is_some_and(|at| at <= self.now) {
@@ -178,36 +148,6 @@ impl Turn<'_> {
         }
     }
 
-    fn give_up(&mut self, reason: Failure) {
-        let until = self.now + self.limits.failure_memory;
-        self.task.phase = Phase::Failed { reason, until };
-        self.task.attempts = 0;
-        self.task.failed_fetchers.clear();
-        for host in self.task.waiting().collect::<Vec<_>>() {
-            self.send_alone(host, reason);
-        }
-    }
-
-    /// Sends a host to the upstream by itself. Where that may be at its limit already, the whole
-    /// cluster goes there one by one; who has to wait for that may profit from the next try for all.
-    fn send_alone(&mut self, host: HostKey, reason: Failure) {
-        let may_go = match reason {
-            // Its own credential is all that can help it.
-            Failure::Refused | Failure::NotFound => true,
-            Failure::Unavailable | Failure::Corrupt | Failure::Local => {
-                let is_open = self.alone_at.is_none_or(|at| at <= self.now);
-                if is_open {
-                    *self.alone_at = Some(self.now + self.limits.alone_interval);
-                }
-                is_open
-            }
-        };
-        match may_go {
-            true => self.tell_alone(host, reason),
-            false => self.wait(host),
-        }
-    }
-
     /// Whether a seed that was told to warm the task at `since` lives, and may have others before it.
     fn is_busy(&self, seed: HostKey, since: Instant) -> bool {
         let record = self.hosts.get(seed);
@@ -215,25 +155,9 @@ impl Turn<'_> {
         is_heard && self.now < since + self.limits.stall
     }
 
-    fn feeds_somebody(&self, host: HostKey) -> bool {
-        let peer = self.task.peer(host);
-        peer.is_some_and(|peer| !peer.children.is_empty())
-    }
-
-    /// When the next of the waiting can be sent to the upstream.
-    pub(super) fn next_alone(&self) -> Option<Instant> {
-        match self.task.phase {
-            Phase::Failed { .. } => self.alone_at.filter(|at| self.now < *at),
-            Phase::Quiet
-            | Phase::Settling { .. }
-            | Phase::Warming { .. }
-            | Phase::Fetching { .. } => None,
-        }
-    }
-
     /// Finds somebody to bring the task in, for `starved` if it was one: the seed of the ring, else
     /// one of the waiting.
-    fn begin_source(&mut self, starved: Option<HostKey>) {
+    pub(super) fn begin_source(&mut self, starved: Option<HostKey>) {
         match self.seed_of_ring(starved) {
             Some(RingSeed::Here(seed)) => {
                 return match self.task.state(seed) {
@@ -388,7 +312,7 @@ impl Turn<'_> {
         Some(record.host.id.clone())
     }
 
-    fn wait(&mut self, host: HostKey) {
+    pub(super) fn wait(&mut self, host: HostKey) {
         if let Some(PeerState::Waiting { .. }) = self.task.state(host) {
             self.task.set_waiting(self.now, host);
             self.tell_wait(host);
@@ -411,13 +335,6 @@ impl Turn<'_> {
                 | PeerState::Complete,
             )
             | None => {}
-        }
-    }
-
-    fn is_starved(&self, child: HostKey) -> bool {
-        match self.task.state(child) {
-            Some(PeerState::Waiting { since, .. }) => since + self.limits.starvation <= self.now,
-            Some(PeerState::Fed | PeerState::AtSource | PeerState::Complete) | None => false,
         }
     }
 
