@@ -110,6 +110,7 @@ impl Stand {
                 repository: "team/image".parse().expect("a repository name"),
                 kind: ContentKind::Blob,
             },
+            wants: Vec::new(),
             by: "scheduler".parse().expect("a host id"),
         };
         self.orders.send(order).await.expect("the seed runs");
