@@ -124,6 +124,10 @@ const STILL_MOVES: Trickle = Trickle {
     steps: 40,
 };
 
+/// The longest that hosts may go without what the seed has: the 20 s in which a scheduler sees that
+/// they starve, and as long again on two busy cores.
+const CUT_LIMIT: Duration = Duration::from_secs(45);
+
 /// All hosts pull while the seed is cut off from them, though not from the scheduler, which hears both.
 /// What they do not have of its fetch is fetched anew, and that once.
 fn seed_is_cut_off(source: &Source) -> Result<()> {
@@ -136,7 +140,7 @@ fn seed_is_cut_off(source: &Source) -> Result<()> {
         }
         plan
     })?;
-    let pulled = pull_within(HERD_LIMIT, &herd.proxies()?, &source.blob, |_| {
+    let pulled = pull_within(CUT_LIMIT, &herd.proxies()?, &source.blob, |_| {
         wait_until("the seed is cut off", HERD_LIMIT, || cable.is_cut())
     });
     herd.told(pulled.and_then(|()| source.sent_at_most(2.0)))
