@@ -124,9 +124,9 @@ const STILL_MOVES: Trickle = Trickle {
     steps: 40,
 };
 
-/// The longest that hosts may go without what the seed has: the 20 s in which a scheduler sees that
-/// they starve, and as long again on two busy cores.
-const CUT_LIMIT: Duration = Duration::from_secs(45);
+/// The longest that hosts may go without what the seed has: the 20 s in which they see that its stream
+/// is dead, the 20 s in which a scheduler sees that they starve, and as long again on two busy cores.
+const CUT_LIMIT: Duration = Duration::from_secs(80);
 
 /// All hosts pull while the seed is cut off from them, though not from the scheduler, which hears both.
 /// What they do not have of its fetch is fetched anew, and that once.

@@ -28,7 +28,7 @@ pub enum Interest {
 }
 
 /// The interests of all readers: those on this host, and those of other hosts that follow it, which
-/// count while this host asks the source for all.
+/// count for a seed, and while this host asks the source for all.
 #[derive(Debug, Default)]
 pub(super) struct Interests {
     by_reader: BTreeMap<ReaderId, Interest>,

@@ -44,6 +44,7 @@ pub use self::{
 pub struct Conductor {
     limits: Limits,
     salt: u64,
+    is_seed: bool,
     phase: Phase,
     layout: Option<Layout>,
     had: PieceSet,
@@ -84,6 +85,7 @@ impl Conductor {
         Self {
             limits,
             salt,
+            is_seed: false,
             phase: Phase::New,
             layout: None,
             had,
@@ -94,6 +96,13 @@ impl Conductor {
             hungry_since: None,
             actions: VecDeque::new(),
         }
+    }
+
+    /// The download of a seed, which has for others what they want of it from the start.
+    pub fn for_all(mut self) -> Self {
+        self.is_seed = true;
+        self.interests.is_for_all = true;
+        self
     }
 
     /// Records `event`, then plans the fetches it makes possible.
@@ -259,7 +268,7 @@ impl Conductor {
     }
 
     fn leave_source(&mut self, now: Instant) {
-        self.interests.is_for_all = false;
+        self.interests.is_for_all = self.is_seed;
         for run in self.source.take_all() {
             self.actions.push_back(Action::StopSource(run));
         }

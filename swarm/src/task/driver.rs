@@ -112,6 +112,9 @@ impl Driver {
         // The same on every start, so that a resumed herd does not crowd at one piece.
         let salt = salt_of(self.host.identity.id());
         self.conductor = Conductor::new(self.host.limits, salt, self.attempt.held().clone());
+        if self.is_seed() {
+            self.conductor = self.conductor.for_all();
+        }
         if let Some(layout) = self.attempt.layout() {
             self.plan(Event::Begun(layout));
         }
