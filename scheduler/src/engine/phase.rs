@@ -25,6 +25,7 @@ pub(super) enum Phase {
     Fetching {
         fetcher: HostKey,
         epoch: u64,
+        since: Instant,
         proof_until: Instant,
         moved_at: Instant,
     },

@@ -253,6 +253,7 @@ impl Turn<'_> {
         self.task.phase = Phase::Fetching {
             fetcher: host,
             epoch: *self.grants,
+            since: self.now,
             proof_until: self.now + self.limits.proof,
             moved_at: self.now,
         };

@@ -17,7 +17,9 @@ impl Turn<'_> {
         let is_starved = self.is_starved(child);
         match (self.task.phase, lack) {
             // The source belongs to a host that this child has no way to.
-            (Phase::Fetching { fetcher, .. }, Lack::Nobody) if is_starved => {
+            (Phase::Fetching { fetcher, since, .. }, Lack::Nobody)
+                if is_starved && since + self.limits.starvation <= self.now =>
+            {
                 match self.feeds_somebody(fetcher) {
                     true => self.send_alone(child, Failure::Unavailable),
                     // Nor has anybody else: for the herd it is lost.

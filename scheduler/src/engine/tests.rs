@@ -455,6 +455,21 @@ fn a_living_fetcher_that_nobody_reaches_for_long_loses_its_grant() {
 }
 
 #[test]
+fn a_new_fetcher_has_time_to_be_of_use_to_those_who_starved_by_the_one_before() {
+    let alive = "s progresses 1; after 5000;".repeat(4);
+    let script = format!(
+        "s seeds 0; a joins; b joins; a registers; b registers; a blames b; s registers; {alive}"
+    );
+    let mut engine = Engine::new(limits(), Vec::new());
+    let (told, now) = play(&mut engine, epoch(), &script);
+    assert!(told.contains("b<source2(s)"), "{told}");
+    assert!(!told.contains("a<source"), "{told}");
+    let more = "b progresses 1; after 5000; b progresses 1; after 5000";
+    let (told, _) = play(&mut engine, now, more);
+    assert_eq!(told.replace("a<wait", "").trim(), "", "{told}");
+}
+
+#[test]
 fn who_alone_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
     let alive = "s progresses 1; after 5000;".repeat(4);
     let cut_off = "a blames s; a blames b";
