@@ -47,7 +47,10 @@ impl Turn<'_> {
                 }
                 Phase::Warming { seed, .. } => self.source_lost(seed, Loss::Silent),
                 Phase::Fetching { fetcher, .. } => self.source_lost(fetcher, Loss::Silent),
-                Phase::Failed { .. } => self.task.phase = Phase::Quiet,
+                Phase::Failed { .. } => {
+                    self.task.phase = Phase::Quiet;
+                    self.stirred = true;
+                }
             }
         }
         if self.task.retry_at.is_some_and(|at| at <= self.now) {
