@@ -190,8 +190,8 @@ impl Turn<'_> {
         }
     }
 
-    /// The seed that everybody's ring names, those passed over that failed the task or, having it
-    /// already or getting it, were of no use to `starved`.
+    /// The seed that everybody's ring names, those passed over that failed the task or, in this
+    /// session, were of no use to `starved`.
     fn seed_of_ring(&mut self, starved: Option<HostKey>) -> Option<RingSeed> {
         let (task, now) = (&*self.task, self.now);
         task.origin.as_ref()?;
@@ -200,9 +200,10 @@ impl Turn<'_> {
             starved.is_some_and(|starved| Exclusion::holds(&starved.excluded, key, now))
         };
         let can_fetch = |hosts: &Hosts, key: HostKey| match task.state(key) {
-            Some(PeerState::Fed) if is_of_no_use(key) => false,
             Some(PeerState::Waiting { .. } | PeerState::Fed) | None => {
-                !Exclusion::holds(&task.failed_fetchers, key, now) && !hosts.is_banned(key, now)
+                !is_of_no_use(key)
+                    && !Exclusion::holds(&task.failed_fetchers, key, now)
+                    && !hosts.is_banned(key, now)
             }
             Some(PeerState::AtSource | PeerState::Complete) => false,
         };

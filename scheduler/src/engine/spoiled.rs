@@ -60,10 +60,12 @@ impl Spoiled {
         });
         let wrong = &mut self.attempts[place];
         wrong.until = now + limits.spoiled_memory;
+        if wrong.is_dropped {
+            return false;
+        }
         wrong.reporters.insert(reporter.clone());
-        let was_dropped = wrong.is_dropped;
-        wrong.is_dropped |= is_believed || limits.reporters_min <= wrong.reporters.len();
-        wrong.is_dropped && !was_dropped
+        wrong.is_dropped = is_believed || limits.reporters_min <= wrong.reporters.len();
+        wrong.is_dropped
     }
 
     pub(super) fn is_dropped(&self, now: Instant, attempt: AttemptId) -> bool {
@@ -106,12 +108,9 @@ impl Turn<'_> {
         }
         let unfinished =
             |(key, peer): &(HostKey, &Peer)| *key != reporter && peer.state != PeerState::Complete;
-        let told: Vec<_> = self.task.peers().filter(unfinished).collect();
-        let told: Vec<_> = told
-            .into_iter()
-            .map(|(key, peer)| (key, peer.attempt == attempt))
-            .collect();
-        for (host, has_it) in told {
+        let told = self.task.peers().filter(unfinished);
+        let told = told.map(|(key, peer)| (key, peer.attempt == attempt));
+        for (host, has_it) in told.collect::<Vec<_>>() {
             self.tell(host, |task| Down::Drop { task, attempt });
             if has_it {
                 self.leave(host, Loss::Left);

@@ -76,7 +76,7 @@ impl Swarm {
             return None;
         }
         let identity = &self.inner.surroundings.identity;
-        let batches = valid_batches(&file, &content, identity);
+        let (batches, _) = valid_batches(&file, &content, identity);
         let proven = batches
             .iter()
             .map(|batch| batch.batch.digests.len())

@@ -84,7 +84,9 @@ impl Attempt {
         }
         self.id = content.attempt;
         self.held = file.held();
-        self.batches = valid_batches(&file, &content, identity);
+        let (batches, word) = valid_batches(&file, &content, identity);
+        self.batches = batches;
+        self.is_unvouched = word == Word::Anybodys;
         // Also of pieces that are not held: whoever brings them is measured by that.
         for batch in self.batches.clone() {
             for (piece, digest) in &batch.batch.digests {
@@ -248,6 +250,11 @@ impl Attempt {
                 .layout()
                 .is_none_or(|layout| layout.piece_len() == begin.layout.piece_len());
         self.content.is_none() || self.is_unconfirmed || is_same
+    }
+
+    /// Whether clients may have nothing of it before the whole holds.
+    pub(crate) fn is_unvouched(&self) -> bool {
+        self.is_unvouched
     }
 
     /// Whether nothing is here of an attempt at a content as large as that of `begin`, so that

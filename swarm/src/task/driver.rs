@@ -118,6 +118,9 @@ impl Driver {
         if let Some(layout) = self.attempt.layout() {
             self.plan(Event::Begun(layout));
         }
+        if self.attempt.is_unvouched() {
+            self.want_whole();
+        }
         self.ask().await;
         let stage = loop {
             // Before the wait: the verdict on the whole may be the last thing that happens.

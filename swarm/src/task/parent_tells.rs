@@ -8,9 +8,9 @@ use protocol::{
 use super::{
     attempt::Word,
     begin::Begin,
-    driver::{Driver, NOBODY, wall_clock},
+    driver::{Driver, wall_clock},
 };
-use crate::conductor::{Event, Interest};
+use crate::conductor::Event;
 
 impl Driver {
     pub(super) async fn parent_tells(&mut self, parent: HostId, tell: Tell) {
@@ -157,9 +157,8 @@ impl Driver {
         if self.attempt.take_batch(signed, word) {
             self.keep_batch(bytes);
             if word == Word::Anybodys {
-                // Clients are given nothing of it before the whole holds: so the whole is to come.
-                let whole = Interest::ToEnd { offset: 0 };
-                self.plan(Event::ReaderJoined(NOBODY, whole));
+                // Clients are given nothing of it before the whole holds.
+                self.want_whole();
             }
         }
         Ok(())

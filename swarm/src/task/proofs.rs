@@ -1,28 +1,37 @@
 //! The signed batches that a log kept, as far as they still prove something.
 
-use std::sync::Arc;
+use std::{cell::Cell, sync::Arc};
 
-use protocol::{Content, Identity, PieceSet, SignedBatch};
+use protocol::{Content, Identity, PieceSet, SignedBatch, batch::BatchError};
 
-use super::{SharedBatch, driver::wall_clock};
+use super::{SharedBatch, attempt::Word, driver::wall_clock};
 use crate::store::StoredTask;
 
-/// The batches of the log that still hold, and speak of this very attempt.
+/// The batches of the log that still hold, and speak of this very attempt; and on whose word they all
+/// count now. Who had the grant is not known any more.
 pub(crate) fn valid_batches(
     file: &StoredTask,
     content: &Content,
     identity: &Identity,
-) -> Vec<SharedBatch> {
+) -> (Vec<SharedBatch>, Word) {
     let now = wall_clock();
     let kept = file.batches().unwrap_or_default();
     let decoded = kept
         .into_iter()
         .filter_map(|bytes| SignedBatch::from_bytes(&bytes).ok());
     let same = decoded.filter(|signed| signed.batch.attempt == content.attempt);
-    // Whether its signer might was judged before it was kept.
-    telling(same.collect(), |signed| {
-        signed.signer(identity, now).is_ok()
-    })
+    let word = Cell::new(Word::Vouched);
+    let told = telling(same.collect(), |signed| {
+        match signed.verify(identity, Some(identity.id()), now) {
+            Ok(_) => true,
+            Err(BatchError::NoRight(_)) => {
+                word.set(Word::Anybodys);
+                true
+            }
+            Err(_) => false,
+        }
+    });
+    (told, word.get())
 }
 
 /// Those of `kept` that hold, the last that was written first, since it says most: one that tells
@@ -43,7 +52,7 @@ fn telling(kept: Vec<SignedBatch>, holds: impl Fn(&SignedBatch) -> bool) -> Vec<
 
 #[cfg(test)]
 mod tests {
-    use std::{cell::Cell, ops::Range};
+    use std::ops::Range;
 
     use protocol::{AttemptId, Digest, Layout, PieceBatch, PieceIndex, TaskId, Visibility};
 

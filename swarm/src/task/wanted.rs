@@ -85,6 +85,11 @@ impl Driver {
         }
     }
 
+    /// From here on the whole is to come, whoever reads.
+    pub(super) fn want_whole(&mut self) {
+        self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
+    }
+
     /// When nobody has wanted it for long enough.
     pub(super) fn given_up_at(&self) -> Option<Instant> {
         self.unwanted_since.map(|since| since + LINGER)
@@ -100,7 +105,7 @@ impl Driver {
         let now = clock();
         let since = *self.unwanted_since.get_or_insert(now);
         if self.conductor.is_nearly_whole() {
-            self.plan(Event::ReaderJoined(NOBODY, Interest::ToEnd { offset: 0 }));
+            self.want_whole();
         } else if since + LINGER <= now {
             self.fail(TaskFailure::Cancelled);
         }
