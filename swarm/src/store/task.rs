@@ -37,6 +37,9 @@ pub struct StoredTask {
     /// Taken after the log where both are taken, and never while a file is written.
     pub(super) ledger: Mutex<Ledger>,
     pub(super) charge: Mutex<Charge>,
+    /// Whoever writes a piece: the kernel has one writer of a file at a time, for whom others would
+    /// wait there without rest.
+    pub(super) writing: Mutex<()>,
 }
 
 // === impl StoredTask ===
@@ -86,6 +89,7 @@ impl StoredTask {
             log: Mutex::new(log),
             ledger: Mutex::new(ledger),
             charge: Mutex::new(charge),
+            writing: Mutex::default(),
         })
     }
 
@@ -176,6 +180,16 @@ impl StoredTask {
     ///
     /// The last piece of a body that began with no size lands after [`StoredTask::end_at`].
     pub fn land(&self, piece: PieceIndex, bytes: &[u8]) -> Result<PieceDigest, StoreError> {
+        self.land_known(piece, bytes, *blake3::hash(bytes).as_bytes())
+    }
+
+    /// As [`StoredTask::land`], for bytes of which it was seen that they have `digest`.
+    pub(crate) fn land_known(
+        &self,
+        piece: PieceIndex,
+        bytes: &[u8],
+        digest: PieceDigest,
+    ) -> Result<PieceDigest, StoreError> {
         let range = {
             let ledger = lock(&self.ledger);
             ledger
@@ -194,10 +208,12 @@ impl StoredTask {
             return Ok(digest);
         }
         self.charge_for(piece.0..piece.0 + 1)?;
-        self.data
-            .write_all_at(bytes, range.start)
-            .map_err(StoreError::disk("write a piece"))?;
-        let digest = *blake3::hash(bytes).as_bytes();
+        {
+            let _turn = lock(&self.writing);
+            self.data
+                .write_all_at(bytes, range.start)
+                .map_err(StoreError::disk("write a piece"))?;
+        }
         self.land_written(piece, digest)?;
         Ok(digest)
     }

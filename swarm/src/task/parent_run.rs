@@ -104,7 +104,7 @@ fn land(
     if blake3::hash(bytes) != *signed {
         return Ok(false);
     }
-    file.land(piece, bytes)?;
+    file.land_known(piece, bytes, *signed)?;
     Ok(true)
 }
 
