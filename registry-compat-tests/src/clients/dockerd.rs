@@ -64,8 +64,12 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
     command.args(["--storage-driver", "vfs"]);
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
     let log = visit.room.directory().join("dockerd.log");
-    let mut daemon = Process::start("dockerd", command, &log)?;
     let socket = visit.room.host_path("/run/docker.sock")?;
+    // The daemon of the visit before may still answer there, and is not to be taken for this one.
+    if socket.exists() {
+        std::fs::remove_file(&socket)?;
+    }
+    let mut daemon = Process::start("dockerd", command, &log)?;
     daemon.wait_ready(START_LIMIT, || {
         socket.exists() && docker(visit, &["version"]).is_ok()
     })?;
