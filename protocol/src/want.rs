@@ -1,5 +1,7 @@
 //! What a host wants of a task, in bytes, since it may not know yet where pieces begin.
 
+use crate::layout::SIZE_MAX;
+
 /// A part of a task that somebody reads, or is about to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
@@ -19,6 +21,20 @@ impl Want {
         start: 0,
         end: None,
     };
+
+    /// What tells the size, and no more.
+    pub const FIRST: Self = Self::Span {
+        start: 0,
+        end: Some(1),
+    };
+
+    /// Whether some task may have it. What none can have is not said, and not heard.
+    pub fn is_part(&self) -> bool {
+        match *self {
+            Self::Span { start, end } => start <= SIZE_MAX && end.is_none_or(|end| start < end),
+            Self::Last { length } => (1..=SIZE_MAX).contains(&length),
+        }
+    }
 
     /// Whether whoever has this has `other` as well.
     pub fn covers(&self, other: &Self) -> bool {
@@ -86,5 +102,23 @@ mod tests {
         check("1..", "-5", false);
         check("-6", "-5", true);
         check("-5", "-6", false);
+    }
+
+    #[test]
+    fn what_no_task_has_is_no_part() {
+        let far = SIZE_MAX + 1;
+        for (text, expect) in [
+            ("0..", true),
+            ("7..8", true),
+            ("7..7", false),
+            (&format!("{SIZE_MAX}.."), true),
+            (&format!("{far}.."), false),
+            (&format!("{far}..{}", far + 7), false),
+            ("-1", true),
+            ("-0", false),
+            (&format!("-{far}"), false),
+        ] {
+            assert_eq!(want(text).is_part(), expect, "{text}");
+        }
     }
 }

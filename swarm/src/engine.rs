@@ -25,7 +25,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
     bandwidth::{Demand, Throttle},
-    conductor::{self, Event, Interest, ReaderId},
+    conductor::{self, Event, ReaderId},
     metrics::Metrics,
     open::{OpenError, OpenRequest, Wanted},
     peer::{Bans, Hub, HubConfig, PeerServer, PieceClient},
@@ -214,16 +214,7 @@ impl Swarm {
         range: Range<u64>,
     ) -> InterestGuard {
         let reader = self.new_reader();
-        let offset = range.start;
-        let interest = match request.wanted {
-            Wanted::Suffix { length } if range.end == u64::MAX => Interest::Tail { length },
-            Wanted::Whole | Wanted::From { start: 0 } => Interest::ToEnd { offset },
-            Wanted::From { .. } => Interest::Follow { offset },
-            Wanted::Span { .. } | Wanted::Suffix { .. } => Interest::Span {
-                offset,
-                end: range.end,
-            },
-        };
+        let interest = request.wanted.interest_in(&range);
         // A driver that is gone is found out by whoever waits for its progress.
         let _ = inbox
             .send(Message::Plan(Event::ReaderJoined(reader, interest)))
@@ -231,7 +222,7 @@ impl Swarm {
         InterestGuard {
             reader,
             inbox: inbox.clone(),
-            told: offset,
+            told: range.start,
         }
     }
 

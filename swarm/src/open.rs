@@ -5,6 +5,7 @@ use std::{ops::Range, sync::Arc};
 use protocol::{Origin, TaskId, Visibility};
 
 use crate::{
+    conductor::Interest,
     reader::Reader,
     source::{Credential, SourceError},
 };
@@ -117,6 +118,25 @@ impl Wanted {
             Self::Suffix { length } => {
                 (length > 0 && size > 0).then(|| size.saturating_sub(length)..size)
             }
+        }
+    }
+
+    /// What the driver of a download is told of whoever reads this, before the size is known.
+    pub(crate) fn interest(self) -> Interest {
+        self.interest_in(&self.resolve(u64::MAX).unwrap_or(0..0))
+    }
+
+    /// As [`Wanted::interest`], where it was found to be `range`.
+    pub(crate) fn interest_in(self, range: &Range<u64>) -> Interest {
+        let offset = range.start;
+        match self {
+            Self::Suffix { length } if range.end == u64::MAX => Interest::Tail { length },
+            Self::Whole | Self::From { start: 0 } => Interest::ToEnd { offset },
+            Self::From { .. } => Interest::Follow { offset },
+            Self::Span { .. } | Self::Suffix { .. } => Interest::Span {
+                offset,
+                end: range.end,
+            },
         }
     }
 

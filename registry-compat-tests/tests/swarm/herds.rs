@@ -309,3 +309,36 @@ fn what_readers_of_parts_want_is_fetched_once_by_a_seed() -> Result<()> {
 fn what_readers_of_parts_want_is_fetched_once_without_a_seed() -> Result<()> {
     ranges(NO_SEED)
 }
+
+#[test]
+fn a_range_that_no_blob_has_is_refused_and_ends_no_session() -> Result<()> {
+    if !can_herd()? {
+        return Ok(());
+    }
+    let far = 8_u64 << 50;
+    for (number, range) in [
+        "-0".to_owned(),
+        format!("{far}-"),
+        format!("{far}-{}", far + 7),
+    ]
+    .iter()
+    .enumerate()
+    {
+        let source = Source::new(&format!("no-part-{number}"), MIB)?;
+        let shape = Shape {
+            hosts: 1,
+            ..ONE_SEED
+        };
+        let herd = Herd::start(source.address(), shape)?;
+        let asked = Request::get(&path(&source.blob))
+            .header("Range", &format!("bytes={range}"))
+            .fetch(herd.proxies()?[0]);
+        herd.told(asked.and_then(|answer| {
+            ensure!(answer.status == 416, "{range}: {}", answer.status);
+            let log = herd.hosts[0].darter.log()?;
+            ensure!(!log.contains("session lost"), "{range}: {log}");
+            Ok(())
+        }))?;
+    }
+    Ok(())
+}

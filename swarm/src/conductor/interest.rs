@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, ops::Range};
 
-use protocol::{Layout, Want};
+use protocol::{Layout, Want, layout::SIZE_MAX};
 
 /// Bytes ahead of an open-ended reader that are wanted.
 pub(super) const WINDOW: u64 = 8 << 20;
@@ -66,7 +66,10 @@ impl Interest {
                 start: offset,
                 end: Some(offset.saturating_add(2 * WINDOW)),
             },
-            Self::Tail { length } => Want::Last { length },
+            // More than any body has is all of it.
+            Self::Tail { length } => Want::Last {
+                length: length.min(SIZE_MAX),
+            },
         }
     }
 
@@ -129,9 +132,10 @@ impl Interests {
         self.all().next().is_none()
     }
 
-    /// What the readers on this host want.
+    /// What the readers on this host want; one at its end, or past every end, wants nothing.
     pub(super) fn wants(&self) -> Vec<Want> {
-        self.by_reader.values().map(|one| one.want()).collect()
+        let wants = self.by_reader.values().map(|one| one.want());
+        wants.filter(Want::is_part).collect()
     }
 
     fn all(&self) -> impl Iterator<Item = &Interest> {

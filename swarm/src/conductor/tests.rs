@@ -128,6 +128,19 @@ fn epoch() -> Instant {
 }
 
 #[test]
+fn a_reader_at_its_end_and_one_past_every_end_want_nothing() {
+    let mut conductor = Conductor::new(limits(), 0, PieceSet::default());
+    let (offset, end) = (0, KIB256);
+    let far = Interest::ToEnd { offset: u64::MAX };
+    let span = Interest::Span { offset, end };
+    conductor.handle(epoch(), Event::ReaderJoined(ReaderId(1), far));
+    conductor.handle(epoch(), Event::ReaderJoined(ReaderId(2), span));
+    assert_eq!(conductor.wants(), [span.want()]);
+    conductor.handle(epoch(), Event::ReaderMoved(ReaderId(2), end));
+    assert_eq!(conductor.wants(), []);
+}
+
+#[test]
 fn of_another_attempt_nothing_is_known_to_be_held() {
     check(
         vec![

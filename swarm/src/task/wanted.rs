@@ -9,10 +9,7 @@ use super::{
     TaskFailure,
     driver::{Driver, NOBODY, clock},
 };
-use crate::{
-    conductor::{Event, Interest},
-    open::Wanted,
-};
+use crate::conductor::{Event, Interest};
 
 /// How long a download goes on after its last reader left: it may come back and resume.
 const LINGER: Duration = Duration::from_secs(5);
@@ -45,7 +42,8 @@ impl Driver {
     pub(super) fn wants(&self) -> Vec<Want> {
         let mut wants = self.wanted_now();
         if wants.is_empty() && self.unwanted_since.is_none() {
-            wants.push(first_want(self.wish.wanted));
+            let first = self.wish.wanted.interest().want();
+            wants.push(if first.is_part() { first } else { Want::FIRST });
         }
         if wants.contains(&Want::WHOLE) {
             wants.clear();
@@ -109,19 +107,5 @@ impl Driver {
         } else if since + LINGER <= now {
             self.fail(TaskFailure::Cancelled);
         }
-    }
-}
-
-/// What the reader wants for whom the download begins.
-fn first_want(wanted: Wanted) -> Want {
-    match wanted {
-        Wanted::Whole => Want::WHOLE,
-        Wanted::From { start: 0 } => Want::WHOLE,
-        Wanted::From { start } => Interest::Follow { offset: start }.want(),
-        Wanted::Span { start, last } => Want::Span {
-            start,
-            end: Some(last.saturating_add(1)),
-        },
-        Wanted::Suffix { length } => Want::Last { length },
     }
 }

@@ -28,7 +28,7 @@ use crate::{
     content::{ContentKind, NAME_LEN_MAX, Origin, TaskId},
     digest::Digest,
     host::{Host, HostId},
-    layout::{LAYOUT_VERSION, Layout, SIZE_MAX},
+    layout::{LAYOUT_VERSION, Layout},
     piece_set::{PIECES_MAX, PieceSet},
     want::{WANTS_MAX, Want},
 };
@@ -70,17 +70,14 @@ fn read_wants(told: Vec<proto::Want>) -> Result<Vec<Want>, Malformed> {
 }
 
 fn read_want(told: proto::Want) -> Result<Want, Malformed> {
-    match told.kind {
-        Some(WantKind::Span(proto::Span { start, end }))
-            if start <= SIZE_MAX && end.is_none_or(|end| start < end) =>
-        {
-            Ok(Want::Span { start, end })
-        }
-        Some(WantKind::Last(length)) if (1..=SIZE_MAX).contains(&length) => {
-            Ok(Want::Last { length })
-        }
-        Some(WantKind::Span(_) | WantKind::Last(_)) => Err(Malformed("a part is none of a task")),
-        None => Err(Malformed("a part is of no kind")),
+    let want = match told.kind {
+        Some(WantKind::Span(proto::Span { start, end })) => Want::Span { start, end },
+        Some(WantKind::Last(length)) => Want::Last { length },
+        None => return Err(Malformed("a part is of no kind")),
+    };
+    match want.is_part() {
+        true => Ok(want),
+        false => Err(Malformed("a part is none of a task")),
     }
 }
 
