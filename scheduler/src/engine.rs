@@ -26,6 +26,7 @@ mod limits;
 mod peer;
 mod phase;
 mod preheat;
+mod reports;
 mod siblings;
 mod source;
 mod spoiled;

@@ -4,14 +4,14 @@
 //! out wrong. One host's word is not enough to shut another out: it takes several, or a seed's own.
 //! A ban is the host's, not its session's: it does not help to come back.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    time::Instant,
-};
+use std::{collections::BTreeMap, time::Instant};
 
 use protocol::HostId;
 
-use super::Limits;
+use super::{
+    Limits,
+    reports::{Reporter, Reports},
+};
 
 #[derive(Debug, Default)]
 pub(super) struct Blames {
@@ -20,17 +20,10 @@ pub(super) struct Blames {
 
 #[derive(Debug)]
 struct Blame {
-    reporters: BTreeSet<HostId>,
+    /// Enough of them are a ban.
+    reports: Reports,
     /// When the reports are forgotten, or the ban ends.
     until: Instant,
-    is_banned: bool,
-}
-
-/// Who says that somebody lied.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Reporter<'a> {
-    pub(super) id: &'a HostId,
-    pub(super) is_seed: bool,
 }
 
 // === impl Blames ===
@@ -49,23 +42,19 @@ impl Blames {
             return false;
         }
         let blame = self.by_host.entry(liar.clone()).or_insert_with(|| Blame {
-            reporters: BTreeSet::new(),
+            reports: Reports::default(),
             until: now,
-            is_banned: false,
         });
-        if blame.is_banned {
-            return false;
+        if !blame.reports.is_enough() {
+            blame.until = now + limits.ban;
         }
-        blame.reporters.insert(reporter.id.clone());
-        blame.until = now + limits.ban;
-        blame.is_banned = reporter.is_seed || limits.reporters_min <= blame.reporters.len();
-        blame.is_banned
+        blame.reports.add(limits, reporter)
     }
 
     pub(super) fn is_banned(&self, id: &HostId, now: Instant) -> bool {
         self.by_host
             .get(id)
-            .is_some_and(|blame| blame.is_banned && now < blame.until)
+            .is_some_and(|blame| blame.reports.is_enough() && now < blame.until)
     }
 }
 
@@ -74,17 +63,14 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
-    use crate::engine::tests::epoch;
+    use crate::engine::{reports::enough_after, tests::epoch};
 
     /// Plays reports, `reporter` or `reporter!` for a seed, and tells after which the ban came.
     #[track_caller]
     fn check(reports: &str, expect: Option<usize>) {
         let (mut blames, limits) = (Blames::default(), Limits::default());
         let liar = "liar".parse().unwrap();
-        let banned = reports.split_whitespace().position(|report| {
-            let id = report.trim_end_matches('!').parse().unwrap();
-            let is_seed = report.ends_with('!');
-            let reporter = Reporter { id: &id, is_seed };
+        let banned = enough_after(reports, |reporter| {
             blames.blame(epoch(), &limits, reporter, &liar)
         });
         assert_eq!(banned, expect, "{reports}");
@@ -110,7 +96,7 @@ mod tests {
             let id = id.parse().unwrap();
             let reporter = Reporter {
                 id: &id,
-                is_seed: false,
+                is_believed: false,
             };
             blames.blame(at, &limits, reporter, &liar)
         };

@@ -14,11 +14,7 @@ use protocol::{
     scheduler::{Hello, ParentFailure},
 };
 
-use super::{
-    Limits,
-    blames::{Blames, Reporter},
-    view::View,
-};
+use super::{Limits, blames::Blames, reports::Reporter, view::View};
 
 /// One session of one host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -194,7 +190,7 @@ impl Hosts {
         };
         let reporter = Reporter {
             id: &reporter.host.id,
-            is_seed: reporter.is_seed,
+            is_believed: reporter.is_seed,
         };
         self.blames.blame(now, limits, reporter, &liar.host.id)
     }

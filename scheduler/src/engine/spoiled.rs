@@ -4,14 +4,15 @@
 //! A fetcher knows of its own attempt, and a seed is believed in this as in a ban. Of other hosts it
 //! takes as many as for a ban: one alone could have every attempt dropped.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::time::Instant;
 
-use protocol::{AttemptId, Down, HostId};
+use protocol::{AttemptId, Down};
 
 use super::{
     Limits,
     hosts::HostKey,
     peer::{Peer, PeerState},
+    reports::{Reporter, Reports},
     source::Loss,
     turn::Turn,
 };
@@ -25,8 +26,8 @@ pub(super) struct Spoiled {
 #[derive(Debug)]
 struct Wrong {
     attempt: AttemptId,
-    reporters: BTreeSet<HostId>,
-    is_dropped: bool,
+    /// Enough of them have it dropped.
+    reports: Reports,
     until: Instant,
 }
 
@@ -39,7 +40,7 @@ impl Spoiled {
         now: Instant,
         limits: &Limits,
         attempt: AttemptId,
-        (reporter, is_believed): (&HostId, bool),
+        reporter: Reporter<'_>,
     ) -> bool {
         self.attempts.retain(|wrong| now < wrong.until);
         let known = self
@@ -52,20 +53,14 @@ impl Spoiled {
             }
             self.attempts.push(Wrong {
                 attempt,
-                reporters: BTreeSet::new(),
-                is_dropped: false,
+                reports: Reports::default(),
                 until: now,
             });
             self.attempts.len() - 1
         });
         let wrong = &mut self.attempts[place];
         wrong.until = now + limits.spoiled_memory;
-        if wrong.is_dropped {
-            return false;
-        }
-        wrong.reporters.insert(reporter.clone());
-        wrong.is_dropped = is_believed || limits.reporters_min <= wrong.reporters.len();
-        wrong.is_dropped
+        wrong.reports.add(limits, reporter)
     }
 
     pub(super) fn is_dropped(&self, now: Instant, attempt: AttemptId) -> bool {
@@ -78,7 +73,7 @@ impl Spoiled {
     }
 
     fn dropped(&self, now: Instant) -> impl Iterator<Item = AttemptId> {
-        let is_dropped = move |wrong: &&Wrong| wrong.is_dropped && now < wrong.until;
+        let is_dropped = move |wrong: &&Wrong| wrong.reports.is_enough() && now < wrong.until;
         self.attempts
             .iter()
             .filter(is_dropped)
@@ -100,10 +95,12 @@ impl Turn<'_> {
         if peer.pieces == 0 {
             return;
         }
-        let is_believed = record.is_seed || self.task.fetcher() == Some(reporter);
-        let reported = (&record.host.id, is_believed);
+        let said = Reporter {
+            id: &record.host.id,
+            is_believed: record.is_seed || self.task.fetcher() == Some(reporter),
+        };
         let spoiled = &mut self.task.spoiled;
-        if !spoiled.report(self.now, self.limits, attempt, reported) {
+        if !spoiled.report(self.now, self.limits, attempt, said) {
             return;
         }
         let unfinished =
@@ -111,7 +108,7 @@ impl Turn<'_> {
         let told = self.task.peers().filter(unfinished);
         let told = told.map(|(key, peer)| (key, peer.attempt == attempt));
         for (host, has_it) in told.collect::<Vec<_>>() {
-            self.tell(host, |task| Down::Drop { task, attempt });
+            self.tell_drop(host, attempt);
             if has_it {
                 self.leave(host, Loss::Left);
             }
@@ -121,25 +118,27 @@ impl Turn<'_> {
     /// Names to `host` what it is to take from nobody.
     pub(super) fn tell_dropped(&mut self, host: HostKey) {
         for attempt in self.task.spoiled.dropped(self.now).collect::<Vec<_>>() {
-            self.tell(host, |task| Down::Drop { task, attempt });
+            self.tell_drop(host, attempt);
         }
+    }
+
+    pub(super) fn tell_drop(&mut self, host: HostKey, attempt: AttemptId) {
+        self.tell(host, |task| Down::Drop { task, attempt });
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::engine::tests::epoch;
+    use crate::engine::{reports::enough_after, tests::epoch};
 
     /// Plays reports of one attempt, `reporter` or `reporter!` for one that is believed, and tells
     /// after which it was dropped.
     #[track_caller]
     fn check(reports: &str, expect: Option<usize>) {
         let (mut spoiled, limits, attempt) = (Spoiled::default(), Limits::default(), AttemptId(7));
-        let dropped = reports.split_whitespace().position(|report| {
-            let id = report.trim_end_matches('!').parse().unwrap();
-            let reported = (&id, report.ends_with('!'));
-            spoiled.report(epoch(), &limits, attempt, reported)
+        let dropped = enough_after(reports, |reporter| {
+            spoiled.report(epoch(), &limits, attempt, reporter)
         });
         assert_eq!(dropped, expect, "{reports}");
         assert_eq!(spoiled.is_dropped(epoch(), attempt), expect.is_some());
@@ -160,9 +159,13 @@ mod tests {
     #[test]
     fn the_oldest_makes_room() {
         let (mut spoiled, limits) = (Spoiled::default(), Limits::default());
-        let seed = "s".parse().unwrap();
+        let id = "s".parse().unwrap();
+        let seed = Reporter {
+            id: &id,
+            is_believed: true,
+        };
         for number in 0..=limits.spoiled_max as u64 {
-            assert!(spoiled.report(epoch(), &limits, AttemptId(number), (&seed, true)));
+            assert!(spoiled.report(epoch(), &limits, AttemptId(number), seed));
         }
         assert!(!spoiled.is_dropped(epoch(), AttemptId(0)));
         assert!(spoiled.is_dropped(epoch(), AttemptId(1)));

@@ -9,7 +9,7 @@ use std::{
 };
 
 use protocol::{
-    AttemptId, Down, Origin,
+    AttemptId, Origin,
     scheduler::{Failure, Outcome},
 };
 
@@ -91,8 +91,7 @@ impl Turn<'_> {
         };
         if is_dropped && peer.state != PeerState::Complete {
             // It had it from before, and had not heard.
-            let attempt = report.attempt;
-            self.tell(host, |task| Down::Drop { task, attempt });
+            self.tell_drop(host, report.attempt);
             return self.leave(host, Loss::Left);
         }
         if peer.attempt != report.attempt {
