@@ -11,7 +11,7 @@ use std::{
     collections::HashMap,
     ops::Range,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::Instant,
@@ -174,11 +174,7 @@ impl Swarm {
 
     /// Downloads under way: pieces had, of how many where that is known.
     pub fn downloads(&self) -> Vec<(TaskId, u32, Option<u32>)> {
-        let tasks = self
-            .inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let tasks = self.flights();
         let told = tasks.iter().map(|(task, flight)| {
             let progress = flight.active.progress.borrow();
             let total = progress
@@ -226,6 +222,18 @@ impl Swarm {
         }
     }
 
+    /// Every download under way.
+    fn flights(&self) -> MutexGuard<'_, HashMap<TaskId, Flight>> {
+        let tasks = &self.inner.tasks;
+        tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Where the driver of `task` is told something, if it is under way.
+    fn inbox_of(&self, task: TaskId) -> Option<mpsc::Sender<Message>> {
+        let flights = self.flights();
+        flights.get(&task).map(|flight| flight.active.inbox.clone())
+    }
+
     fn new_reader(&self) -> ReaderId {
         ReaderId(self.inner.next_reader.fetch_add(1, Ordering::Relaxed))
     }
@@ -235,11 +243,7 @@ impl Swarm {
         request: &OpenRequest,
         wanting: Wanting,
     ) -> Result<(ActiveTask, Entry), OpenError> {
-        let mut tasks = self
-            .inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.flights();
         let own = request
             .credential
             .as_ref()
@@ -309,11 +313,7 @@ impl Swarm {
             tracing::warn!(%task, "the body did not match its digest; nothing of it is kept");
         }
         self.inner.metrics.ended(ended.as_ref());
-        let mut tasks = self
-            .inner
-            .tasks
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
+        let mut tasks = self.flights();
         // A new download may have begun meanwhile.
         if tasks
             .get(&task)

@@ -101,7 +101,6 @@ impl Conductor {
     /// The download of a seed, which has for others what they want of it from the start.
     pub fn for_all(mut self) -> Self {
         self.is_seed = true;
-        self.interests.is_for_all = true;
         self
     }
 
@@ -260,7 +259,6 @@ impl Conductor {
         for holder in holders {
             self.join(now, holder, Relation::Sibling);
         }
-        self.interests.is_for_all = true;
         let has_holders = !self.suppliers.is_empty();
         self.phase = Phase::AtSource {
             adopt_until: has_holders.then(|| now + self.limits.adoption),
@@ -268,7 +266,6 @@ impl Conductor {
     }
 
     fn leave_source(&mut self, now: Instant) {
-        self.interests.is_for_all = self.is_seed;
         for run in self.source.take_all() {
             self.actions.push_back(Action::StopSource(run));
         }

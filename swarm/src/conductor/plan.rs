@@ -11,6 +11,8 @@ use super::{
 
 impl Conductor {
     pub(super) fn plan(&mut self, now: Instant) {
+        let is_at_source = matches!(self.phase, Phase::AtSource { .. });
+        self.interests.is_for_all = self.is_seed || is_at_source;
         self.plan_suppliers(now);
         self.note_hunger(now);
         if let Phase::AtSource { adopt_until } = self.phase {

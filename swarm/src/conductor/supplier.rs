@@ -145,6 +145,12 @@ impl Supplier {
         }
     }
 
+    /// What [`Supplier::deadline`] is at the least, whatever others could.
+    pub(super) fn deadline_min(&self, limits: &Limits) -> Option<Instant> {
+        let least = limits.patience_min.min(limits.piece_timeout);
+        (!self.runs.is_empty()).then(|| self.moved_at + least)
+    }
+
     /// When [`Supplier::overdue`] is to be asked.
     pub(super) fn deadline(&self, limits: &Limits, spare: Option<Duration>) -> Option<Instant> {
         if self.runs.is_empty() {

@@ -32,6 +32,17 @@ pub(super) struct Ended {
     pub(super) first: u32,
 }
 
+// === impl Ended ===
+
+impl Ended {
+    fn of(supplier: &HostId, run: &Run) -> Self {
+        Self {
+            supplier: supplier.clone(),
+            first: run.first,
+        }
+    }
+}
+
 // === impl Suppliers ===
 
 impl Suppliers {
@@ -121,11 +132,7 @@ impl Suppliers {
     pub(super) fn begin_anew(&mut self, now: Instant) -> Vec<Ended> {
         let mut over = Vec::new();
         for (id, supplier) in &mut self.by_id {
-            let runs = std::mem::take(&mut supplier.runs);
-            over.extend(runs.iter().map(|run| Ended {
-                supplier: id.clone(),
-                first: run.first,
-            }));
+            over.extend(supplier.runs.iter().map(|run| Ended::of(id, run)));
             *supplier = Supplier::new(now, supplier.relation);
         }
         self.asked = PieceSet::default();
@@ -182,11 +189,7 @@ impl Suppliers {
             let needless =
                 |run: &Run| run.left.contains(&piece.0) && had.contains_all(run.left.clone());
             if let Some(at) = supplier.runs.iter().position(needless) {
-                let first = supplier.runs.remove(at).first;
-                over.push(Ended {
-                    supplier: id.clone(),
-                    first,
-                });
+                over.push(Ended::of(id, &supplier.runs.remove(at)));
             }
         }
         over

@@ -1,7 +1,5 @@
 //! What other services of this host, and other hosts, see of the engine.
 
-use std::sync::PoisonError;
-
 use protocol::{
     Down, HostId, Origin, Role, TaskId, Up, Visibility, Want,
     scheduler::{Failure, Outcome},
@@ -19,11 +17,7 @@ use crate::{
 impl Shelf for Swarm {
     async fn follow(&self, task: TaskId) -> Option<Shared> {
         let active = {
-            let tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let tasks = self.flights();
             tasks.get(&task).map(|flight| {
                 // Another host waits for it.
                 flight.demand.raise();
@@ -59,16 +53,8 @@ impl Shelf for Swarm {
     }
 
     async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard> {
-        let inbox = {
-            let tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            tasks.get(&task).map(|flight| flight.active.inbox.clone())
-        };
         // What is held whole is there, whoever wants what of it.
-        let Some(inbox) = inbox else {
+        let Some(inbox) = self.inbox_of(task) else {
             return Vec::new();
         };
         self.interests(&inbox, wants, Event::FollowerWants).await
@@ -90,11 +76,7 @@ impl Inbox for Swarm {
 
     async fn sessions_changed(&self) {
         let inboxes: Vec<_> = {
-            let tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
+            let tasks = self.flights();
             tasks
                 .values()
                 .map(|flight| flight.active.inbox.clone())
@@ -107,24 +89,12 @@ impl Inbox for Swarm {
     }
 
     async fn told(&self, scheduler: &HostId, down: Down) {
-        let task = down.task();
-        let inbox = {
-            let tasks = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner);
-            tasks.get(&task).map(|flight| flight.active.inbox.clone())
-        };
-        match (inbox, down) {
-            (
-                _,
-                Down::Warm {
-                    task,
-                    origin,
-                    wants,
-                },
-            ) => {
+        match down {
+            Down::Warm {
+                task,
+                origin,
+                wants,
+            } => {
                 let by = scheduler.clone();
                 let order = WarmOrder {
                     task,
@@ -141,9 +111,12 @@ impl Inbox for Swarm {
                     let _ = sessions.send_to(scheduler, refused).await;
                 }
             }
-            (Some(inbox), down) => drop(inbox.send(Message::Scheduler(down)).await),
-            // The download ended while the answer was on its way.
-            (None, _) => {}
+            down => {
+                // The download may have ended while the answer was on its way.
+                if let Some(inbox) = self.inbox_of(down.task()) {
+                    let _ = inbox.send(Message::Scheduler(down)).await;
+                }
+            }
         }
     }
 }

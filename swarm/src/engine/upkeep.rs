@@ -2,7 +2,7 @@
 //! is to be done, the count of sessions, and word to the schedulers of what is held no more. And
 //! word to them of how busy this host is, by which they also know that it lives.
 
-use std::{sync::PoisonError, time::Duration};
+use std::time::Duration;
 
 use protocol::Up;
 use tokio::time::MissedTickBehavior;
@@ -31,12 +31,7 @@ impl Swarm {
             ticks.tick().await;
             self.tell_removals().await;
             self.inner.metrics.sessions.set(self.sessions().0 as i64);
-            let is_idle = self
-                .inner
-                .tasks
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner)
-                .is_empty();
+            let is_idle = self.flights().is_empty();
             if is_idle {
                 self.scrub().await;
             }

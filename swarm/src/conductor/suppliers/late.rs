@@ -33,10 +33,7 @@ impl Suppliers {
                 Some(Verdict::Rest) => {
                     for run in std::mem::take(&mut supplier.runs) {
                         self.release(&run);
-                        over.push(Ended {
-                            supplier: id.clone(),
-                            first: run.first,
-                        });
+                        over.push(Ended::of(&id, &run));
                     }
                 }
             }
@@ -54,11 +51,17 @@ impl Suppliers {
             .by_id
             .values()
             .filter_map(|supplier| supplier.rests_until.filter(|until| now < *until));
-        let deadlines = self
-            .by_id
-            .iter()
-            .filter_map(|(id, supplier)| supplier.deadline(limits, self.spare(now, id)));
-        rests.chain(deadlines).min()
+        let mut next = rests.min();
+        for (id, supplier) in &self.by_id {
+            // What others could bring is not looked at where it changes nothing.
+            let earliest = supplier.deadline_min(limits);
+            if earliest.is_none_or(|at| next.is_some_and(|next| next <= at)) {
+                continue;
+            }
+            let deadline = supplier.deadline(limits, self.spare(now, id));
+            next = next.into_iter().chain(deadline).min();
+        }
+        next
     }
 
     /// Whether one more piece may be asked of two.
