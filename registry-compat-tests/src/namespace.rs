@@ -102,7 +102,9 @@ impl Room {
         let mut command = process::command("nsenter");
         command
             .args(["--target", &self.inside.first.to_string()])
-            .args(["--net", "--mount", "--pid", "--wdns=/", "--", program])
+            .args(["--net", "--mount", "--pid", "--wdns=/", "--"])
+            // What runs in there is a child of the door through which it went in, and ends with it.
+            .args(["setpriv", "--pdeathsig", "TERM", "--", program])
             .env("HOME", "/root")
             .env("PATH", "/usr/local/sbin:/usr/sbin:/sbin:/usr/bin:/bin")
             .env_remove("HTTP_PROXY")

@@ -16,7 +16,7 @@ pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
     let name = visit.hub_name();
     docker(visit, &["pull", "--quiet", &name]).with_context(|| tail_of(&daemon))?;
     save(visit, &name, 0)?;
-    daemon.stop()
+    end(visit, &mut daemon)
 }
 
 /// `docker build` of `FROM` the image and one file more, then `docker save`.
@@ -44,7 +44,7 @@ pub(super) fn build(visit: &Visit<'_>) -> Result<()> {
         .args(["--tag", "built:latest", "/root/context"]);
     process::check(build, PULL_LIMIT).with_context(|| tail_of(&daemon))?;
     save(visit, "built:latest", 1)?;
-    daemon.stop()
+    end(visit, &mut daemon)
 }
 
 fn start(visit: &Visit<'_>) -> Result<Process> {
@@ -64,16 +64,20 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
     command.args(["--storage-driver", "vfs"]);
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);
     let log = visit.room.directory().join("dockerd.log");
-    let socket = visit.room.host_path("/run/docker.sock")?;
-    // The daemon of the visit before may still answer there, and is not to be taken for this one.
-    if socket.exists() {
-        std::fs::remove_file(&socket)?;
-    }
     let mut daemon = Process::start("dockerd", command, &log)?;
+    let socket = visit.room.host_path("/run/docker.sock")?;
     daemon.wait_ready(START_LIMIT, || {
         socket.exists() && docker(visit, &["version"]).is_ok()
     })?;
     Ok(daemon)
+}
+
+/// The next daemon is not to be taken for this one.
+fn end(visit: &Visit<'_>, daemon: &mut Process) -> Result<()> {
+    daemon.stop()?;
+    process::wait_until("dockerd answers no more", START_LIMIT, || {
+        docker(visit, &["version"]).is_err()
+    })
 }
 
 fn save(visit: &Visit<'_>, name: &str, more: usize) -> Result<()> {
