@@ -284,6 +284,11 @@ impl SchedulerDriver {
     }
 
     fn send_commands(&mut self) {
+        while let Some(host) = self.engine.poll_expired() {
+            if let Some(number) = self.by_host.get(&host).copied() {
+                self.close(number, Closed::Silent);
+            }
+        }
         while let Some(host) = self.engine.poll_ban() {
             tracing::warn!(%host, "banned for a while: it gave others what does not match its signature");
             self.metrics.banned();

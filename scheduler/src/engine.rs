@@ -19,6 +19,7 @@ use protocol::{
 
 mod blames;
 mod evaluator;
+mod expiry;
 mod failing;
 mod filter;
 mod hosts;
@@ -43,6 +44,7 @@ pub use hosts::HostState;
 pub use limits::Limits;
 pub use status::Explanation;
 
+use expiry::Expiry;
 use hosts::{HostKey, Hosts};
 use preheat::Preheats;
 use source::Loss;
@@ -59,10 +61,12 @@ pub struct Engine {
     commands: VecDeque<Command>,
     bans: VecDeque<HostId>,
     grants: u64,
+    /// When the next host may be sent to the upstream by itself.
     alone_at: Option<Instant>,
     /// Tasks with a proof.
     proofs: usize,
     preheats: Preheats,
+    expiry: Expiry,
 }
 
 /// What happened since the last call.
@@ -100,6 +104,7 @@ impl Engine {
             alone_at: None,
             proofs: 0,
             preheats: Preheats::default(),
+            expiry: Expiry::default(),
         }
     }
 
@@ -124,6 +129,7 @@ impl Engine {
         if self.preheat_due().is_some_and(|at| at <= now) {
             self.step_preheats(now);
         }
+        self.expire(now);
     }
 
     /// The next thing to tell. Call until it returns `None`.
@@ -139,7 +145,8 @@ impl Engine {
     /// When to call [`Engine::handle_timeout`].
     pub fn poll_timeout(&self) -> Option<Instant> {
         let timer = self.timers.first().map(|(at, _)| *at);
-        timer.into_iter().chain(self.preheat_due()).min()
+        let others = [self.preheat_due(), self.expiry_due()];
+        timer.into_iter().chain(others.into_iter().flatten()).min()
     }
 
     /// Whether the host has a session here; one that was not taken, for want of room, has none.
@@ -151,6 +158,7 @@ impl Engine {
         self.leave(now, &hello.host.id);
         if self.hosts.len() < self.limits.hosts_max {
             self.hosts.insert(now, hello);
+            self.watch_silence(now);
         }
     }
 

@@ -39,6 +39,8 @@ pub enum Closed {
     Replaced,
     /// There was no room.
     Full,
+    /// The host said nothing for long.
+    Silent,
 }
 
 /// How the preheat of a task can end.
@@ -176,13 +178,14 @@ impl From<&Down> for Answer {
 // === impl Closed ===
 
 impl Closed {
-    const ALL: [Self; 3] = [Self::Overrun, Self::Replaced, Self::Full];
+    const ALL: [Self; 4] = [Self::Overrun, Self::Replaced, Self::Full, Self::Silent];
 
     fn as_str(self) -> &'static str {
         match self {
             Self::Overrun => "overrun",
             Self::Replaced => "replaced",
             Self::Full => "full",
+            Self::Silent => "silent",
         }
     }
 }

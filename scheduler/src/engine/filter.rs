@@ -43,6 +43,8 @@ pub enum Refusal {
 pub(super) enum Lack {
     /// There are some, with no room just now.
     Busy,
+    /// All there are get their own pieces from it.
+    Circle,
     Nobody,
 }
 
@@ -141,13 +143,17 @@ impl<'a> Filter<'a> {
     ) -> Result<Vec<HostKey>, Lack> {
         let mut found = Vec::new();
         let mut busy = examined.len() < self.task.supplier_count();
+        let mut circle = false;
         for candidate in examined
             .iter()
             .filter(|candidate| !known.contains(candidate))
         {
             match self.judge(*candidate) {
                 Ok(score) => found.push((score.total(), *candidate)),
-                Err(refusal) => busy |= refusal.is_passing(),
+                Err(refusal) => {
+                    busy |= refusal.is_passing();
+                    circle |= refusal == Refusal::Cycle;
+                }
             }
         }
         sort_best_first(&mut found);
@@ -169,6 +175,7 @@ impl<'a> Filter<'a> {
         match chosen.is_empty() {
             false => Ok(chosen),
             true if busy => Err(Lack::Busy),
+            true if circle => Err(Lack::Circle),
             true => Err(Lack::Nobody),
         }
     }

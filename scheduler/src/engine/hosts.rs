@@ -195,9 +195,27 @@ impl Hosts {
         self.blames.blame(now, limits, reporter, &liar.host.id)
     }
 
+    /// Whether it has a session and has said something in the last `silence`.
+    pub(super) fn is_live(&self, key: HostKey, now: Instant, silence: Duration) -> bool {
+        let state = self.get(key).map(|record| record.state(now, silence));
+        state == Some(HostState::Live)
+    }
+
     pub(super) fn is_banned(&self, key: HostKey, now: Instant) -> bool {
         self.get(key)
             .is_some_and(|record| self.blames.is_banned(&record.host.id, now))
+    }
+
+    /// Those who have said nothing for `time`.
+    pub(super) fn silent(&self, now: Instant, time: Duration) -> Vec<HostId> {
+        let is_silent = |record: &&HostRecord| !record.is_heard(now, time);
+        let silent = self.by_key.values().filter(is_silent);
+        silent.map(|record| record.host.id.clone()).collect()
+    }
+
+    /// When the one was heard that has said nothing for longest.
+    pub(super) fn longest_silent(&self) -> Option<Instant> {
+        self.by_key.values().map(|record| record.heard_at).min()
     }
 
     pub(super) fn len(&self) -> usize {
@@ -249,10 +267,9 @@ impl HostRecord {
     }
 
     pub(super) fn state(&self, now: Instant, silence: Duration) -> HostState {
-        if self.heard_at + silence <= now {
-            HostState::Silent
-        } else {
-            HostState::Live
+        match self.is_heard(now, silence) {
+            true => HostState::Live,
+            false => HostState::Silent,
         }
     }
 

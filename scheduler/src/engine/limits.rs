@@ -71,6 +71,9 @@ pub struct Limits {
     /// A peer that found nobody for this long is helped in another way: by one more source, by another
     /// fetcher, or where others get it from the one there is, by its own means.
     pub starvation: Duration,
+    /// A peer that waits for this long while all who could feed it get their pieces from it lets them
+    /// go. Longer than `busy_exclusion`, since a parent that was only busy is soon of use again.
+    pub circle: Duration,
     /// The least time between two hosts of the cluster that are sent to an upstream that failed, each
     /// by itself; the others wait.
     pub alone_interval: Duration,
@@ -84,8 +87,10 @@ pub struct Limits {
     pub failed_exclusion: Duration,
     /// How long a child is not given a parent again that lied to it.
     pub liar_exclusion: Duration,
-    /// A host that says nothing for this long is nobody's parent.
+    /// A host that says nothing for this long is given to nobody, and not sent to the source.
     pub host_silence: Duration,
+    /// The session of a host that says nothing for this long is over.
+    pub host_expiry: Duration,
     /// A task of which nothing was heard for this long loses its unfinished peers.
     pub task_idle: Duration,
 }
@@ -123,13 +128,15 @@ impl Default for Limits {
             patience: Duration::from_secs(12),
             retry: Duration::from_secs(1),
             starvation: Duration::from_secs(20),
+            circle: Duration::from_secs(3),
             alone_interval: Duration::from_millis(100),
             failure_memory: Duration::from_secs(5),
             failed_fetcher_memory: Duration::from_secs(60),
             busy_exclusion: Duration::from_secs(2),
             failed_exclusion: Duration::from_secs(60),
             liar_exclusion: Duration::from_secs(600),
-            host_silence: Duration::from_secs(30),
+            host_silence: Duration::from_secs(10),
+            host_expiry: Duration::from_secs(30),
             task_idle: Duration::from_secs(600),
         }
     }

@@ -18,6 +18,7 @@ use protocol::{
 
 use super::{
     Command, Engine, Event, Limits,
+    peer::Exclusion,
     tests::{epoch, hello, origin},
 };
 
@@ -37,6 +38,9 @@ fn limits() -> Limits {
         ..Limits::default()
     }
 }
+
+/// How often a living host says something.
+const LOAD_INTERVAL: Duration = Duration::from_secs(3);
 
 fn name(number: u8) -> String {
     format!("h{}", number % HOSTS)
@@ -143,11 +147,11 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
     let mut rooted = BTreeSet::new();
     for _ in &task.peers {
         for peer in &task.peers {
-            let is_root = peer.state != "fed";
-            prop_assert!(is_root == peer.parents.is_empty(), "{task:?}");
+            let is_fed = peer.state == "fed";
+            prop_assert!(is_fed != peer.parents.is_empty(), "{task:?}");
             prop_assert!(peer.parents.len() <= limits().parents_max, "{task:?}");
             // A graph is acyclic where everybody is reached after all of its parents.
-            if is_root || peer.parents.iter().all(|parent| rooted.contains(parent)) {
+            if peer.parents.iter().all(|parent| rooted.contains(parent)) {
                 rooted.insert(peer.host.clone());
             }
         }
@@ -157,19 +161,17 @@ fn peers_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Whether those who wait have something to wait for.
+/// Whether those who do not have it all can get the rest.
 fn somebody_helps(task: &TaskStatus) -> bool {
-    let waits = task.peers.iter().any(|peer| peer.state == "waiting");
-    let has_holder = task
-        .peers
-        .iter()
-        .any(|peer| matches!(peer.state.as_str(), "complete" | "fed"));
+    let is_complete = |peer: &PeerStatus| peer.state == "complete";
+    let is_wanted = !task.peers.iter().all(is_complete);
+    let has_holder = task.peers.iter().any(is_complete);
     // Where all fetchers failed, those who wait go to the upstream one by one.
     let is_coming = matches!(
         task.phase.as_str(),
         "settling" | "warming" | "fetching" | "failed"
     );
-    !waits || is_coming || has_holder
+    !is_wanted || is_coming || has_holder
 }
 
 fn siblings_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
@@ -184,12 +186,32 @@ fn siblings_hold(task: &TaskStatus) -> Result<(), TestCaseError> {
     Ok(())
 }
 
-/// Hosts that do what they are told, from the end of a run on: who may fetch or has parents has it
-/// all a second later, and who is to warm a task registers.
+/// What only the engine's own records show of `task`.
+fn records_hold(engine: &Engine, now: Instant) -> Result<(), TestCaseError> {
+    for task in engine.tasks.values() {
+        for (key, peer) in task.peers() {
+            prop_assert!(peer.depth <= engine.limits.depth_max, "{task:?}");
+            for parent in &peer.parents {
+                let is_excluded = Exclusion::holds(&peer.excluded, *parent, now);
+                prop_assert!(!is_excluded, "{key:?} has {parent:?} in {task:?}");
+                prop_assert!(!engine.hosts.is_banned(*parent, now), "{parent:?}");
+            }
+        }
+        let source = task.source_host().filter(|_| task.fetcher().is_none());
+        let has_failed =
+            source.is_some_and(|seed| Exclusion::holds(&task.failed_fetchers, seed, now));
+        prop_assert!(!has_failed, "a seed that failed warms {task:?}");
+    }
+    Ok(())
+}
+
+/// Hosts that do what they are told, from the end of a run on: who may fetch, or has a parent that has
+/// it all, has it all a second later, and who is to warm a task registers.
 struct Truthful {
     engine: Engine,
     now: Instant,
     due: Vec<(Instant, Event)>,
+    loads_at: Instant,
 }
 
 /// Nobody waits longer in the end: three fetchers may be waited for, and a seed that never begins.
@@ -201,12 +223,11 @@ impl Truthful {
             engine,
             now,
             due: Vec::new(),
+            loads_at: now,
         };
         for task in this.engine.snapshot(now, usize::MAX).tasks {
-            for peer in &task.peers {
-                if matches!(peer.state.as_str(), "fed" | "at-source") {
-                    this.will_complete(&peer.host, task.task);
-                }
+            for peer in task.peers.iter().filter(|peer| peer.state == "at-source") {
+                this.will_complete(&peer.host, task.task);
             }
             if let (Some(seed), "warming") = (task.source, task.phase.as_str()) {
                 this.will_register(&seed, task.task);
@@ -237,11 +258,39 @@ impl Truthful {
     fn hear(&mut self) {
         while let Some(Command { host, down }) = self.engine.poll_command() {
             match down {
-                Down::Parents { task, .. } | Down::BackToSource { task, .. } => {
-                    self.will_complete(&host, task);
-                }
+                Down::BackToSource { task, .. } => self.will_complete(&host, task),
                 Down::Warm { task, .. } => self.will_register(&host, task),
-                Down::Wait { .. } | Down::OnYourOwn { .. } | Down::Drop { .. } => {}
+                Down::Parents { .. }
+                | Down::Wait { .. }
+                | Down::OnYourOwn { .. }
+                | Down::Drop { .. } => {}
+            }
+        }
+    }
+
+    /// Everybody tells its load, and those who have a parent that has it all are soon done.
+    fn tell_loads(&mut self) {
+        self.loads_at = self.now + LOAD_INTERVAL;
+        let snapshot = self.engine.snapshot(self.now, usize::MAX);
+        for host in &snapshot.hosts {
+            let (uploads, upload_rate) = (0, 0);
+            self.will_say(
+                &host.host.id,
+                Up::Load {
+                    uploads,
+                    upload_rate,
+                },
+            );
+        }
+        for task in &snapshot.tasks {
+            let has_all = |id: &HostId| {
+                let mut peers = task.peers.iter();
+                peers.any(|peer| peer.host == *id && peer.state == "complete")
+            };
+            for peer in &task.peers {
+                if peer.parents.iter().any(has_all) {
+                    self.will_complete(&peer.host, task.task);
+                }
             }
         }
     }
@@ -249,14 +298,19 @@ impl Truthful {
     /// Lets time pass until nothing is to be said any more, or for long enough.
     fn settle(&mut self) {
         let end = self.now + SETTLES_WITHIN;
-        loop {
+        while self.now < end {
             self.hear();
-            let said = self.due.iter().map(|(at, _)| *at).min();
-            let next = said.into_iter().chain(self.engine.poll_timeout()).min();
-            let Some(next) = next.filter(|at| *at <= end) else {
-                return;
-            };
-            self.now = self.now.max(next);
+            if self.loads_at <= self.now {
+                self.tell_loads();
+            }
+            let said = self.due.iter().map(|(at, _)| *at);
+            let others = self
+                .engine
+                .poll_timeout()
+                .into_iter()
+                .chain([self.loads_at]);
+            let next = said.chain(others).min();
+            self.now = next.map_or(end, |at| self.now.max(at));
             let (due, later) = std::mem::take(&mut self.due)
                 .into_iter()
                 .partition(|(at, _)| *at <= self.now);
@@ -266,6 +320,7 @@ impl Truthful {
                 self.engine.handle(self.now, event);
             }
             self.engine.handle_timeout(self.now);
+            assert!(self.engine.poll_timeout().is_none_or(|at| self.now < at));
         }
     }
 
@@ -318,7 +373,9 @@ fn plays(steps: Vec<(Step, u16)>, seeds: &[&str]) -> Result<Truthful, TestCaseEr
         while let Some(command) = engine.poll_command() {
             prop_assert!(engine.has_host(&command.host), "{command:?}");
         }
+        while engine.poll_expired().is_some() {}
         holds(&engine.snapshot(now, usize::MAX), !seeds.is_empty())?;
+        records_hold(&engine, now)?;
     }
     Ok(Truthful::new(engine, now))
 }

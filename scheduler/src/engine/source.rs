@@ -194,6 +194,7 @@ impl Turn<'_> {
     /// session, were of no use to `starved`.
     fn seed_of_ring(&mut self, starved: Option<HostKey>) -> Option<RingSeed> {
         let (task, now) = (&*self.task, self.now);
+        let silence = self.limits.host_silence;
         task.origin.as_ref()?;
         let starved = starved.and_then(|key| task.peer(key));
         let is_of_no_use = |key: HostKey| {
@@ -202,6 +203,7 @@ impl Turn<'_> {
         let can_fetch = |hosts: &Hosts, key: HostKey| match task.state(key) {
             Some(PeerState::Waiting { .. } | PeerState::Fed) | None => {
                 !is_of_no_use(key)
+                    && hosts.is_live(key, now, silence)
                     && !Exclusion::holds(&task.failed_fetchers, key, now)
                     && !hosts.is_banned(key, now)
             }
@@ -219,6 +221,7 @@ impl Turn<'_> {
             let pieces = self.task.peer(*key).map_or(0, |peer| peer.pieces);
             (
                 !self.hosts.is_banned(*key, self.now),
+                self.hosts.is_live(*key, self.now, self.limits.host_silence),
                 !Exclusion::holds(failed, *key, self.now),
                 pieces,
                 Reverse(*place),

@@ -38,6 +38,8 @@ pub(super) struct Task {
     pub(super) proof: Option<Arc<Proof>>,
     /// When something was last heard of the task.
     pub(super) touched_at: Instant,
+    /// When one of the waiting may go to an upstream that failed.
+    pub(super) alone_at: Option<Instant>,
     /// When the waiting are looked at next.
     pub(super) retry_at: Option<Instant>,
     /// When the engine's timer looks at the task.
@@ -69,6 +71,7 @@ impl Task {
             spoiled: Spoiled::default(),
             proof: None,
             touched_at: now,
+            alone_at: None,
             retry_at: None,
             wake_at: None,
             peers: BTreeMap::new(),
@@ -138,6 +141,11 @@ impl Task {
     /// One past the last place in the queue.
     pub(super) fn queue_end(&self) -> u64 {
         self.next_place
+    }
+
+    /// Whether somebody holds the whole.
+    pub(super) fn has_complete(&self) -> bool {
+        self.complete != 0
     }
 
     /// Whether a peer is left that does not hold the whole.

@@ -11,6 +11,7 @@ use protocol::{
 use super::{Command, Engine, Event, Limits, Refusal};
 
 mod exchange;
+mod expiry;
 mod spoiled;
 
 /// Plays `script` and renders what is told, `host<what`, space-separated.
@@ -184,6 +185,9 @@ pub(super) fn limits() -> Limits {
         settle: Duration::ZERO,
         reserved_children: 0,
         siblings_max: 0,
+        // These hosts say only what a script has them say.
+        host_silence: Duration::from_secs(3600),
+        host_expiry: Duration::from_secs(3600),
         ..Limits::default()
     }
 }
@@ -470,6 +474,28 @@ fn a_new_fetcher_has_time_to_be_of_use_to_those_who_starved_by_the_one_before() 
 }
 
 #[test]
+fn who_can_be_fed_by_its_own_children_alone_lets_them_go() {
+    let alive = "s progresses 1; after 2000;".repeat(2);
+    check(
+        &format!(
+            "s seeds 1; a joins; b joins; s registers; a registers; b registers; a blames s; {alive}"
+        ),
+        "s<source1 a<s b<a a<wait a<b b<s",
+    );
+}
+
+#[test]
+fn where_nobody_holds_the_whole_no_slot_is_waited_for() {
+    let chains = "s seeds 3; s registers; a joins 1; b joins 1; c joins 1; d joins 1; a registers; \
+                  a loads 1; b registers; b loads 1; s loads 3; a loads 0; c registers; c loads 1; \
+                  b loads 0; d registers; d loads 1;";
+    check(
+        &format!("{chains} s leaves"),
+        "s<source1 a<s b<s c<a d<b a<source2 b<wait c<a!a d<b!a",
+    );
+}
+
+#[test]
 fn who_alone_has_no_way_to_a_living_fetcher_for_long_asks_alone() {
     let alive = "s progresses 1; after 5000;".repeat(4);
     let cut_off = "a blames s; a blames b";
@@ -512,6 +538,60 @@ fn where_all_fetchers_failed_one_after_another_asks_alone() {
     );
     // Those who had to wait profit from the next try for all.
     assert!(after.ends_with("e<source2 f<e!e"), "{after}");
+}
+
+#[test]
+fn tasks_that_failed_together_take_turns_at_the_upstream() {
+    let limits = Limits {
+        attempts_max: 1,
+        ..limits()
+    };
+    let mut engine = Engine::new(limits, Vec::new());
+    let tasks = [b"one", b"two"].map(|bytes| TaskId(Digest::sha256_of(bytes)));
+    let now = epoch();
+    for (name, task) in ["a", "b", "c", "d", "e", "f", "g", "h"]
+        .iter()
+        .zip(tasks.iter().cycle())
+    {
+        engine.handle(now, Event::Joined(hello(name, false, 8)));
+        let up = Up::Register {
+            task: *task,
+            origin: origin(),
+            wants: Vec::new(),
+        };
+        engine.handle(now, Event::Said(name.parse().unwrap(), up));
+    }
+    for (name, task) in ["a", "b"].iter().zip(tasks) {
+        let outcome = Outcome::Failed(Failure::Unavailable);
+        let up = Up::Finished { task, outcome };
+        engine.handle(now, Event::Said(name.parse().unwrap(), up));
+    }
+    let mut alone = |now| {
+        engine.handle_timeout(now);
+        let told = std::iter::from_fn(|| engine.poll_command());
+        let alone = told.filter(|command| matches!(command.down, Down::OnYourOwn { .. }));
+        let hosts: Vec<String> = alone.map(|command| command.host.to_string()).collect();
+        hosts.concat()
+    };
+    let turns = (0..6).map(|turn| alone(now + Duration::from_millis(100) * turn));
+    assert_eq!(turns.collect::<Vec<_>>(), ["c", "e", "d", "g", "f", "h"]);
+}
+
+#[test]
+fn a_turn_at_the_upstream_that_nobody_takes_passes() {
+    let limits = Limits {
+        attempts_max: 1,
+        ..limits()
+    };
+    let mut engine = Engine::new(limits, Vec::new());
+    let script = "a joins; b joins; c joins; a registers; b registers; c registers; a fails; \
+                  h joins 1; h loads 1; h holds";
+    let (told, now) = play(&mut engine, epoch(), script);
+    assert!(told.ends_with("b<alone:Unavailable c<wait"), "{told}");
+    let its_turn = engine.poll_timeout().unwrap();
+    assert_eq!(its_turn, now + Duration::from_millis(100));
+    engine.handle_timeout(its_turn);
+    assert!(engine.poll_timeout().is_some_and(|at| its_turn < at));
 }
 
 #[test]
@@ -573,7 +653,7 @@ fn what_nobody_wants_is_forgotten() {
     let script = "a joins; b joins; a registers; b registers; a stops; b stops; after 700000";
     play(&mut engine, now, script);
     assert_eq!(engine.counts(), (3, 0));
-    assert_eq!(engine.poll_timeout(), None);
+    assert!(engine.timers.is_empty());
 }
 
 #[test]

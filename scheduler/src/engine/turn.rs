@@ -33,7 +33,7 @@ pub(super) struct Turn<'a> {
     pub(super) commands: &'a mut VecDeque<Command>,
     /// Grants given so far, over all tasks.
     pub(super) grants: &'a mut u64,
-    /// When the next host may be sent to the upstream by itself, over all tasks.
+    /// When the next host for which no time is set may be sent to the upstream, over all tasks.
     pub(super) alone_at: &'a mut Option<Instant>,
     /// Children that lost a parent in this turn.
     pub(super) affected: Vec<HostKey>,

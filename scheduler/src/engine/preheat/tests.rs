@@ -239,5 +239,5 @@ fn an_order_that_has_ended_tells_nobody_more() {
     scenario.then("s registers; s progresses 4", "s<source1");
     assert_eq!(scenario.engine.poll_preheat(), None);
     scenario.then("s completes", "");
-    assert_eq!(scenario.engine.poll_timeout(), None);
+    assert_eq!(scenario.engine.preheat_due(), None);
 }
