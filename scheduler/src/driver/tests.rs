@@ -231,6 +231,31 @@ async fn a_host_that_reads_nothing_is_disconnected() {
     assert_eq!((snapshot.host_count, snapshot.peer_count), (0, 0));
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_host_that_says_nothing_is_disconnected_and_one_that_speaks_is_not() {
+    let running = run(9);
+    let mut mute = running.open("a").await;
+    let speaks = running.open("b").await;
+    let speak = async {
+        loop {
+            let (uploads, upload_rate) = (0, 0);
+            let load = Up::Load {
+                uploads,
+                upload_rate,
+            };
+            speaks.up.send(load).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(3)).await;
+        }
+    };
+    tokio::select! {
+        told = mute.down.recv() => assert_eq!(told, None),
+        () = speak => {}
+    }
+    let snapshot = running.service.snapshot(9).await.unwrap();
+    assert_eq!(snapshot.host_count, 1);
+    assert_eq!(snapshot.hosts[0].host.id.as_str(), "b");
+}
+
 #[tokio::test]
 async fn shutdown_closes_every_session() {
     let mut running = run(9);
