@@ -78,7 +78,11 @@ impl Registry {
         Self::start_with(&proxy, directory, address, enter)
     }
 
-    fn start_with(
+    /// As [`Registry::start_at`], with `more` at the end of its configuration, in its `http` section.
+    ///
+    /// # Errors
+    /// The registry is not installed or does not come up.
+    pub fn start_with(
         more: &str,
         directory: &Path,
         address: SocketAddr,

@@ -174,6 +174,7 @@ fn swarm(registry: &Registry, store: &Store, counts: &prometheus::Registry) -> S
         endpoint: endpoint.parse().expect("an address makes a URL"),
         also_trust: Default::default(),
         ca: Vec::new(),
+        client: None,
     };
     let config = source::Config {
         registries: HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]),

@@ -74,7 +74,7 @@ impl Upstreams {
             let dialer = Dialer::to_configured(&shared, registry)?;
             configured.insert(
                 name.clone(),
-                Arc::new(Upstream::new(registry.endpoint.clone(), dialer)),
+                Arc::new(Upstream::new(name, registry.endpoint.clone(), dialer)),
             );
         }
         let inner = Inner {
@@ -217,7 +217,7 @@ impl Upstreams {
         }
         let endpoint =
             default_endpoint(registry).map_err(|_| SourceError::NotAllowed(registry.clone()))?;
-        let made = async { Arc::new(Upstream::new(endpoint, self.inner.public.clone())) };
+        let made = async { Arc::new(Upstream::new(registry, endpoint, self.inner.public.clone())) };
         Ok(self.inner.others.get_with_by_ref(registry, made).await)
     }
 

@@ -21,6 +21,7 @@ use super::{
     registry::{Authority, RegistryConfig, SourceConfigError, Timeouts},
     request::{Body, Method},
     resolve::{ForbiddenName, JudgedNames, Names, Reach, Rule},
+    trust::ClientIdentity,
 };
 
 /// The ways to one registry. Cheap to clone.
@@ -32,7 +33,7 @@ pub(super) struct Dialer {
     to_found: reqwest::Client,
     reach: Arc<Reach>,
     timeouts: Timeouts,
-    metrics: SourceMetrics,
+    pub(super) metrics: SourceMetrics,
 }
 
 /// What all dialers share.
@@ -60,6 +61,7 @@ impl Dialer {
                 reach: Arc::clone(&reach),
             },
             &[],
+            None,
         )?;
         Ok(Self {
             written: Arc::new([]),
@@ -94,8 +96,9 @@ impl Dialer {
                 .into_iter()
                 .chain(config.also_trust.iter().cloned())
                 .collect(),
-            to_written: client(shared, written, &config.ca)?,
-            to_found: client(shared, found, &config.ca)?,
+            to_written: client(shared, written, &config.ca, config.client.as_ref())?,
+            // Who this host is concerns nobody whom the operator did not name.
+            to_found: client(shared, found, &config.ca, None)?,
             reach,
             timeouts: shared.timeouts,
             metrics: shared.metrics.clone(),
@@ -199,13 +202,14 @@ fn client(
     shared: &Shared,
     rule: Rule,
     ca: &[CertificateDer<'static>],
+    identity: Option<&ClientIdentity>,
 ) -> Result<reqwest::Client, SourceConfigError> {
     let names = JudgedNames {
         names: Arc::clone(&shared.names),
         rule,
     };
     reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(ca)?)
+        .tls_backend_preconfigured(tls(ca, identity)?)
         .dns_resolver(Arc::new(names))
         .redirect(reqwest::redirect::Policy::none())
         .retry(reqwest::retry::never())
@@ -226,9 +230,12 @@ fn client(
         .map_err(|error| problem(&error))
 }
 
-/// TLS with the system's authorities and those in `ca`. A system without any is no reason not
+/// TLS with the system's authorities and those in `ca`, and `identity` for who asks for one. A system without any is no reason not
 /// to start: nothing is then reached by TLS, and the error says why.
-fn tls(ca: &[CertificateDer<'static>]) -> Result<ClientConfig, SourceConfigError> {
+fn tls(
+    ca: &[CertificateDer<'static>],
+    identity: Option<&ClientIdentity>,
+) -> Result<ClientConfig, SourceConfigError> {
     let provider = Arc::new(aws_lc_rs::default_provider());
     let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
         .with_safe_default_protocol_versions()
@@ -246,6 +253,9 @@ fn tls(ca: &[CertificateDer<'static>]) -> Result<ClientConfig, SourceConfigError
                 .with_no_client_auth()
         }
     };
+    if let Some(identity) = identity {
+        config.client_auth_cert_resolver = identity.resolver();
+    }
     config.alpn_protocols = vec![b"http/1.1".to_vec()];
     Ok(config)
 }

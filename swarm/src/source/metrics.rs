@@ -1,9 +1,9 @@
 //! What is counted at the upstream side. No label carries a name that a caller chose.
 
 use http::StatusCode;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, IntCounterVec, IntGaugeVec, Opts, Registry};
 
-use super::error::SourceError;
+use super::{error::SourceError, rate_limit::RateLimit};
 
 /// Counters of one process. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -12,6 +12,7 @@ pub struct SourceMetrics {
     bytes: IntCounter,
     retries: IntCounterVec,
     token_fetches: IntCounterVec,
+    hub_pulls: IntGaugeVec,
 }
 
 /// How the fetch of a token ended.
@@ -53,11 +54,19 @@ impl SourceMetrics {
                 ),
                 &["outcome"],
             )?,
+            hub_pulls: IntGaugeVec::new(
+                Opts::new(
+                    "darter_source_hub_pulls",
+                    "Pulls that Docker Hub gives in one window, and those left, as it told last",
+                ),
+                &["of"],
+            )?,
         };
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.token_fetches.clone()))?;
+        registry.register(Box::new(metrics.hub_pulls.clone()))?;
         Ok(metrics)
     }
 
@@ -95,6 +104,15 @@ impl SourceMetrics {
         self.retries.with_label_values(&[reason]).inc();
     }
 
+    /// Nothing is shown before Docker Hub has told something: zero would be an alarm.
+    pub(super) fn hub_told(&self, told: RateLimit) {
+        for (of, number) in [("limit", told.limit), ("remaining", told.remaining)] {
+            if let Some(number) = number {
+                self.hub_pulls.with_label_values(&[of]).set(number.into());
+            }
+        }
+    }
+
     pub(super) fn token_fetched(&self, outcome: TokenFetch) {
         let outcome = match outcome {
             TokenFetch::Granted => "granted",
@@ -117,6 +135,13 @@ mod tests {
         metrics.unanswered();
         metrics.retried(&SourceError::Interrupted);
         metrics.token_fetched(TokenFetch::Granted);
+        let silent = registry.gather().len();
+        metrics.hub_told(RateLimit::default());
+        assert_eq!(registry.gather().len(), silent);
+        metrics.hub_told(RateLimit {
+            limit: Some(100),
+            remaining: Some(0),
+        });
         let names: Vec<String> = registry
             .gather()
             .iter()
@@ -126,6 +151,7 @@ mod tests {
             names,
             [
                 "darter_source_bytes_total",
+                "darter_source_hub_pulls",
                 "darter_source_requests_total",
                 "darter_source_retries_total",
                 "darter_source_token_fetches_total",

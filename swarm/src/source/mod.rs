@@ -16,6 +16,7 @@ mod metrics;
 mod patience;
 mod pattern;
 mod range;
+mod rate_limit;
 mod redirect;
 mod refusal;
 mod registry;
@@ -24,6 +25,7 @@ mod resolve;
 mod retry;
 mod silence;
 mod token;
+mod trust;
 mod upstream;
 
 pub use address::AddressClass;
@@ -44,3 +46,4 @@ pub use request::{
 pub use resolve::{Names, SystemNames};
 pub(crate) use silence::Errand;
 pub use silence::Patience;
+pub use trust::ClientIdentity;

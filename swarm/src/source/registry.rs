@@ -12,11 +12,14 @@ use std::{
 };
 
 use protocol::RegistryName;
-use rustls_pki_types::{CertificateDer, pem::PemObject};
+use rustls_pki_types::CertificateDer;
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use super::pattern::{self, Pattern};
+use super::{
+    pattern::{self, Pattern},
+    trust::{self, ClientIdentity},
+};
 
 /// One `[[proxy.registry]]` of the configuration file.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,6 +31,10 @@ pub struct RawRegistry {
     pub endpoint: String,
     /// A PEM file of authorities trusted for this registry besides the system's; none when empty.
     pub ca: PathBuf,
+    /// PEM files of the certificate, with its chain, that this registry is shown when it asks for one, and
+    /// of its private key; both or neither.
+    pub client_cert: PathBuf,
+    pub client_key: PathBuf,
     /// Where redirects and challenges of this registry may also lead, whatever the address is:
     /// `host:port`, as they write it.
     pub also_trust: Vec<String>,
@@ -50,6 +57,8 @@ pub struct RegistryConfig {
     /// Further places that may be connected to whatever their address is. The endpoint is one.
     pub also_trust: Vec<Authority>,
     pub ca: Vec<CertificateDer<'static>>,
+    /// Shown to the endpoint and to what is also trusted, where they ask for it.
+    pub client: Option<ClientIdentity>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -110,7 +119,8 @@ pub fn check(
             .name
             .parse::<RegistryName>()
             .map_err(|error| problem("name", error.to_string()));
-        let ca = authorities(&raw.ca, &read).map_err(|error| problem("ca", error));
+        let ca = trust::authorities(&raw.ca, &read).map_err(|error| problem("ca", error));
+        let client = trust::client_identity(raw, &read).map_err(|(key, error)| problem(key, error));
         let also_trust: Vec<_> = raw
             .also_trust
             .iter()
@@ -121,13 +131,14 @@ pub fn check(
             .collect();
         let Ok(name) = name else { continue };
         let endpoint = endpoint(&name, &raw.endpoint).map_err(|error| problem("endpoint", error));
-        let (Ok(endpoint), Ok(ca)) = (endpoint, ca) else {
+        let (Ok(endpoint), Ok(ca), Ok(client)) = (endpoint, ca, client) else {
             continue;
         };
         let config = RegistryConfig {
             endpoint,
             also_trust,
             ca,
+            client,
         };
         if checked.insert(name, config).is_some() {
             problem("name", "is configured twice".to_owned());
@@ -178,6 +189,11 @@ impl Config {
     }
 }
 
+/// Whether the name is Docker Hub's, wherever the configuration has it.
+pub(super) fn is_docker_hub(name: &RegistryName) -> bool {
+    name.as_str() == DOCKER_HUB
+}
+
 // === impl Timeouts ===
 
 impl Default for Timeouts {
@@ -220,7 +236,7 @@ impl FromStr for Authority {
 
 /// Where a registry is that no entry says anything else of.
 pub(super) fn default_endpoint(name: &RegistryName) -> Result<Url, String> {
-    if name.as_str() == DOCKER_HUB {
+    if is_docker_hub(name) {
         return parse_endpoint(DOCKER_HUB_ENDPOINT);
     }
     parse_endpoint(&format!("https://{name}"))
@@ -248,22 +264,6 @@ fn parse_endpoint(text: &str) -> Result<Url, String> {
         url.set_path(&path);
     }
     Ok(url)
-}
-
-fn authorities(
-    path: &Path,
-    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
-) -> Result<Vec<CertificateDer<'static>>, String> {
-    if path.as_os_str().is_empty() {
-        return Ok(Vec::new());
-    }
-    let pem = read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
-    let certificates: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();
-    match certificates {
-        Ok(certificates) if !certificates.is_empty() => Ok(certificates),
-        Ok(_) => Err(format!("{} holds no certificate", path.display())),
-        Err(error) => Err(format!("{} is no PEM file: {error}", path.display())),
-    }
 }
 
 #[cfg(test)]
@@ -335,6 +335,8 @@ mod tests {
         missing_ca.ca = PathBuf::from("/none.pem");
         let mut portless = raw("d.example", "");
         portless.also_trust = vec!["store.example:443".to_owned(), "store.example".to_owned()];
+        let mut keyless = raw("e.example", "");
+        keyless.client_cert = PathBuf::from("/none.pem");
         let registries = [
             raw("", ""),
             raw("a/b", ""),
@@ -342,6 +344,7 @@ mod tests {
             raw("b.example", "https://u:p@b"),
             missing_ca,
             portless,
+            keyless,
             raw("D.example", ""),
         ];
         let told = check(&registries, &["*".to_owned()], no_file).unwrap_err();
@@ -355,6 +358,7 @@ mod tests {
                 "proxy.registry[b.example].endpoint",
                 "proxy.registry[c.example].ca",
                 "proxy.registry[d.example].also_trust",
+                "proxy.registry[e.example].client_key",
                 "proxy.registry[D.example].name",
                 "proxy.allow[*]",
             ]

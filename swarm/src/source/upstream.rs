@@ -3,6 +3,7 @@
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue, header};
+use protocol::RegistryName;
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::timeout,
@@ -14,7 +15,9 @@ use super::{
     dial::Dialer,
     error::{AnsweredBy, Awaited, SourceError},
     range::ContentRange,
+    rate_limit::RateLimit,
     redirect,
+    registry::is_docker_hub,
     request::{Access, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse},
     retry,
     silence::Silence,
@@ -25,6 +28,7 @@ use super::{
 pub(super) struct Upstream {
     pub(super) endpoint: Url,
     pub(super) dialer: Dialer,
+    is_hub: bool,
     slots: Arc<Semaphore>,
     silence: Mutex<Silence>,
 }
@@ -46,10 +50,11 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
 // === impl Upstream ===
 
 impl Upstream {
-    pub(super) fn new(endpoint: Url, dialer: Dialer) -> Self {
+    pub(super) fn new(name: &RegistryName, endpoint: Url, dialer: Dialer) -> Self {
         Self {
             endpoint,
             dialer,
+            is_hub: is_docker_hub(name),
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
             silence: Mutex::default(),
         }
@@ -88,6 +93,10 @@ impl Upstream {
                 .dialer
                 .send(request.method, &url, headers(request, authorization))
                 .await?;
+            if self.is_hub && here {
+                let told = RateLimit::of(response.headers());
+                self.dialer.metrics.hub_told(told);
+            }
             if !redirect::is_redirect(response.status()) || request.redirects == Redirects::Stop {
                 break response;
             }

@@ -1,5 +1,6 @@
 //! The upstream side against registries that misbehave as they are told to.
 
+mod hub;
 mod places;
 mod registry;
 mod rights;
@@ -58,6 +59,7 @@ fn upstreams_that_wait(
             .filter_map(|address| Authority::of(&url(address)))
             .collect(),
         ca: Vec::new(),
+        client: None,
     };
     let timeouts = Timeouts {
         connect: Duration::from_secs(5),

@@ -1,12 +1,19 @@
 //! Registries behind TLS: whose authority is believed, for which name, and for whose registry.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    collections::HashMap,
+    net::SocketAddr,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use protocol::RegistryName;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
-use rustls::ServerConfig;
+use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
-use swarm::source::{Authority, RegistryConfig, SourceError, SystemNames, Timeouts, Upstreams};
+use swarm::source::{
+    Authority, ClientIdentity, RegistryConfig, SourceError, SystemNames, Timeouts, Upstreams,
+};
 use tokio::{
     io::copy_bidirectional,
     net::{TcpListener, TcpStream},
@@ -34,6 +41,8 @@ struct Ca(CertifiedIssuer<'static, KeyPair>);
 struct TlsRegistry {
     plain: Registry,
     address: SocketAddr,
+    /// For each client let in, whether it showed a certificate.
+    shown: Arc<Mutex<Vec<bool>>>,
     _serving: JoinSet<()>,
 }
 
@@ -53,19 +62,34 @@ impl Ca {
 
     /// What a server of this name shows.
     fn issue(&self, name: &str) -> ServerConfig {
-        let params = CertificateParams::new([name.to_owned()]).expect("a name");
-        let key = KeyPair::generate().expect("a key");
-        let leaf = params.signed_by(&key, &self.0).expect("a certificate");
+        let (leaf, key) = self.leaf(name);
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut trusted = RootCertStore::empty();
+        trusted.add(self.certificate()).expect("an authority");
+        let verifier =
+            WebPkiClientVerifier::builder_with_provider(trusted.into(), provider.clone())
+                .allow_unauthenticated()
+                .build()
+                .expect("one authority");
         ServerConfig::builder_with_provider(provider)
             .with_safe_default_protocol_versions()
             .expect("the provider has them")
-            .with_no_client_auth()
-            .with_single_cert(
-                vec![leaf.der().clone()],
-                PrivateKeyDer::try_from(key.serialize_der()).expect("a key"),
-            )
+            .with_client_cert_verifier(verifier)
+            .with_single_cert(vec![leaf], key)
             .expect("the key is that of the certificate")
+    }
+
+    fn leaf(&self, name: &str) -> (CertificateDer<'static>, PrivateKeyDer<'static>) {
+        let params = CertificateParams::new([name.to_owned()]).expect("a name");
+        let key = KeyPair::generate().expect("a key");
+        let leaf = params.signed_by(&key, &self.0).expect("a certificate");
+        let key = PrivateKeyDer::try_from(key.serialize_der()).expect("a key");
+        (leaf.der().clone(), key)
+    }
+
+    fn client(&self) -> ClientIdentity {
+        let (leaf, key) = self.leaf("client");
+        ClientIdentity::new(vec![leaf], key).expect("the key of the certificate")
     }
 }
 
@@ -80,15 +104,19 @@ impl TlsRegistry {
             .expect("the loopback has a free port");
         let address = listener.local_addr().expect("a bound listener");
         let behind = plain.address;
+        let shown = Arc::<Mutex<Vec<bool>>>::default();
+        let log = Arc::clone(&shown);
         let mut serving = JoinSet::new();
         serving.spawn(async move {
             let mut connections = JoinSet::new();
             while let Ok((stream, _)) = listener.accept().await {
-                let acceptor = acceptor.clone();
+                let (acceptor, log) = (acceptor.clone(), Arc::clone(&log));
                 connections.spawn(async move {
                     let Ok(mut client) = acceptor.accept(stream).await else {
                         return;
                     };
+                    let is_shown = client.get_ref().1.peer_certificates().is_some();
+                    log.lock().expect("nobody panicked").push(is_shown);
                     if let Ok(mut server) = TcpStream::connect(behind).await {
                         let _broken = copy_bidirectional(&mut client, &mut server).await;
                     }
@@ -98,6 +126,7 @@ impl TlsRegistry {
         Self {
             plain,
             address,
+            shown,
             _serving: serving,
         }
     }
@@ -117,6 +146,7 @@ impl TlsRegistry {
             endpoint: self.url(),
             also_trust: Vec::new(),
             ca: ca.iter().map(|ca| ca.certificate()).collect(),
+            client: None,
         }
     }
 
@@ -219,6 +249,29 @@ async fn the_authority_holds_where_the_registry_redirects_to_and_nowhere_else() 
         } else {
             assert_unreachable(outcome, NOT_BELIEVED);
             assert!(store.was_not_asked());
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_certificate_for_a_registry_is_shown_to_it_and_to_what_is_also_trusted() {
+    let ca = Ca::new();
+    let store = TlsRegistry::healthy(&ca).await;
+    let location = format!("307 Temporary Redirect\r\nLocation: {}signed", store.url());
+    let plain = Registry::start(move |_| Reply::status(&location)).await;
+    let registry = TlsRegistry::start(plain, &ca, "127.0.0.1").await;
+    for client in [Some(ca.client()), None] {
+        let is_shown = client.is_some();
+        let config = RegistryConfig {
+            also_trust: Authority::of(&store.url()).into_iter().collect(),
+            client,
+            ..registry.config(&[&ca])
+        };
+        let outcome = fetch_blob(&upstreams([(REGISTRY, config)]), None).await;
+        assert_eq!(outcome.unwrap().bytes, BODY);
+        for to in [&registry, &store] {
+            let shown = std::mem::take(&mut *to.shown.lock().expect("nobody panicked"));
+            assert_eq!(shown, [is_shown]);
         }
     }
 }
