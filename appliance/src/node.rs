@@ -33,6 +33,7 @@ pub(crate) struct Endpoint {
 /// Where the roles listen.
 struct Listen {
     proxy: SocketAddr,
+    also_proxy: Vec<SocketAddr>,
     swarm: SocketAddr,
     scheduler: SocketAddr,
 }
@@ -79,6 +80,7 @@ impl Listen {
     fn of(config: &Config) -> Self {
         Self {
             proxy: config.proxy.listen,
+            also_proxy: config.proxy.also_listen.clone(),
             swarm: config.swarm.listen,
             scheduler: config.scheduler.listen,
         }
@@ -132,7 +134,11 @@ impl Node {
     /// Binds what the roles listen on. Hosts of the cluster are known by their certificates alone.
     fn bind_roles(&mut self, listen: &Listen, roles: &Roles) -> anyhow::Result<()> {
         if let Some(proxy) = &roles.proxy {
-            let bound = listen::bind_both_families("proxy.listen", listen.proxy)?;
+            let mut bound = listen::bind_both_families("proxy.listen", listen.proxy)?;
+            for address in &listen.also_proxy {
+                let also = listen::bind_ahead("proxy.also_listen", *address)?;
+                bound.listeners.extend(also.listeners);
+            }
             self.accept(
                 ListenerName::Proxy,
                 bound,

@@ -24,6 +24,9 @@ pub struct RawConfig {
     /// Where container runtimes reach the proxy. On a loopback address both families are bound.
     pub listen: SocketAddr,
 
+    /// Where containers reach it besides: the addresses of bridges, such as docker0 and kind.
+    pub also_listen: Vec<SocketAddr>,
+
     /// The registry of a name that says none.
     pub default_registry: String,
 
@@ -84,6 +87,7 @@ pub struct RawConfig {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub listen: SocketAddr,
+    pub also_listen: Vec<SocketAddr>,
     pub router: Router,
     /// Which registries may be asked; the upstream side runs on the same.
     pub source: source::Config,
@@ -114,6 +118,9 @@ pub struct ConfigError {
     pub problem: String,
 }
 
+/// Further addresses; each has a listener of its own.
+const ALSO_LISTEN_MAX: usize = 16;
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
 // === impl RawConfig ===
@@ -123,6 +130,7 @@ impl Default for RawConfig {
         let upstream = Timeouts::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 65001)),
+            also_listen: Vec::new(),
             default_registry: "docker.io".to_owned(),
             registry: Vec::new(),
             allow: Vec::new(),
@@ -157,11 +165,12 @@ impl RawConfig {
             }
         };
         let default_registry = name("proxy.default_registry", &self.default_registry);
-        let own_names: Vec<_> = self
-            .own_names
-            .iter()
+        let own_names = self.own_names.iter();
+        let mut own_names: Vec<_> = own_names
             .filter_map(|text| name("proxy.own_names", text))
             .collect();
+        let addresses = self.also_listen.iter().map(ToString::to_string);
+        own_names.extend(addresses.filter_map(|text| name("proxy.also_listen", &text)));
         let source = source::check(&self.registry, &self.allow, &surroundings.read);
         let source = source.map_err(|errors| {
             problems.extend(
@@ -170,6 +179,7 @@ impl RawConfig {
                     .map(|error| ConfigError::new(&error.key, error.problem)),
             );
         });
+        problems.extend(self.too_open());
         problems.extend(
             self.zeros()
                 .map(|key| ConfigError::new(key, "must be more than nothing".to_owned())),
@@ -187,6 +197,7 @@ impl RawConfig {
         let pseudonym = surroundings.pseudonym.to_owned();
         Ok(Config {
             listen: self.listen,
+            also_listen: self.also_listen,
             router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
             source: source::Config {
                 timeouts: Timeouts {
@@ -211,6 +222,21 @@ impl RawConfig {
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
         })
+    }
+
+    /// What is wrong with the further addresses: whoever names one means one network.
+    fn too_open(&self) -> Vec<ConfigError> {
+        let wild = |address: &&SocketAddr| address.ip().is_unspecified();
+        let told = |address: &SocketAddr| {
+            let problem = format!("{address} is every address; name that of one bridge");
+            ConfigError::new("proxy.also_listen", problem)
+        };
+        let mut problems: Vec<_> = self.also_listen.iter().filter(wild).map(told).collect();
+        if ALSO_LISTEN_MAX < self.also_listen.len() {
+            let problem = format!("must be at most {ALSO_LISTEN_MAX} addresses");
+            problems.push(ConfigError::new("proxy.also_listen", problem));
+        }
+        problems
     }
 
     /// The keys that stand at nothing and must not.
@@ -284,6 +310,7 @@ mod tests {
         let told = check(RawConfig {
             default_registry: "http://x".to_owned(),
             own_names: vec!["a/b".to_owned()],
+            also_listen: vec![SocketAddr::from(([0, 0, 0, 0], 65001)); 17],
             allow: vec!["*".to_owned()],
             registry: vec![RawRegistry {
                 name: "a b".to_owned(),
@@ -298,15 +325,17 @@ mod tests {
             ..RawConfig::default()
         })
         .unwrap_err();
-        let keys: Vec<&str> = told
+        let mut keys = told
             .iter()
             .filter_map(|line| line.split(": ").next())
-            .collect();
+            .collect::<Vec<_>>();
+        keys.dedup();
         let expect = [
             "proxy.default_registry",
             "proxy.own_names",
             "proxy.registry[a b].name",
             "proxy.allow[*]",
+            "proxy.also_listen",
             "proxy.tags_max",
             "proxy.upstream_stall_timeout",
             "proxy.upstream_fallback_timeout",

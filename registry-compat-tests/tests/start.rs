@@ -4,8 +4,10 @@
 use std::{fs, process::Command};
 
 use anyhow::{Result, ensure};
+use protocol::Role;
 use registry_compat_tests::{
     can_run,
+    cluster::Cluster,
     darter::{Darter, Home},
     process,
 };
@@ -13,7 +15,7 @@ use registry_compat_tests::{
 use crate::two_hosts::FLOW_LIMIT;
 
 /// What a machine needs for its namespaces to be made.
-const PROGRAMS: [&str; 5] = ["ip", "mount", "setpriv", "sh", "unshare"];
+const PROGRAMS: [&str; 7] = ["curl", "ip", "mount", "nsenter", "setpriv", "sh", "unshare"];
 
 const FREE_PORTS: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n[swarm]\nlisten = \"127.0.0.1:0\"\n\
                           [scheduler]\nlisten = \"127.0.0.1:0\"\n[admin]\nlisten = \"127.0.0.1:0\"\n";
@@ -21,13 +23,17 @@ const FREE_PORTS: &str = "[proxy]\nlisten = \"127.0.0.1:0\"\n[swarm]\nlisten = \
 /// `darter run` on `home` where a shell has run `script` in namespaces of its own.
 fn run_after(script: &str, home: &Home) -> Result<Command> {
     let data = home.path().join("data");
-    let config = format!("data_dir = {data:?}\n{FREE_PORTS}");
-    let config = home.write("darter.toml", &config)?;
+    run_with(&format!("data_dir = {data:?}\n{FREE_PORTS}"), script, home)
+}
+
+/// As [`run_after`], with this configuration.
+fn run_with(config: &str, script: &str, home: &Home) -> Result<Command> {
+    let config = home.write("darter.toml", config)?;
     let mut command = process::command("unshare");
     command.args(["--net", "--mount", "--", "sh", "-ec"]);
     command.arg(format!("{script}\nexec \"$0\" run --config \"$1\""));
     command.arg(home.binary()).arg(config);
-    command.current_dir(data);
+    command.current_dir(home.path().join("data"));
     Ok(command)
 }
 
@@ -83,4 +89,34 @@ fn a_machine_with_or_without_ipv6_is_listened_on_where_it_can_be() -> Result<()>
         darter.stop()?;
     }
     Ok(())
+}
+
+#[test]
+fn containers_reach_the_mirror_at_a_bridge_that_is_made_later() -> Result<()> {
+    if !can_run(&PROGRAMS)? {
+        return Ok(());
+    }
+    let (home, roles) = (Home::new()?, [Role::Proxy]);
+    let cluster = Cluster::of("127.0.0.1:9".parse()?, &[], &[])?;
+    let papers = cluster.papers("node", &roles)?;
+    let config = cluster.config(&home, &cluster.plan("node", &roles), Some(&papers))?;
+    let also = "[proxy]\nalso_listen = [\"172.17.0.1:65001\"]\n";
+    let config = config.replacen("[proxy]\n", also, 1);
+    let darter = Darter::start(run_with(&config, "ip link set lo up", &home)?, &home)?;
+    let inside = |script: &str| {
+        let mut command = process::command("nsenter");
+        let id = darter.id().to_string();
+        command.args(["--target", &id, "--net", "--", "sh", "-ec", script]);
+        process::run(command, FLOW_LIMIT)
+    };
+    let ask = || inside("curl -s -o /dev/null -m 5 -w %{http_code} http://172.17.0.1:65001/v2/");
+    let early = ask()?;
+    ensure!(!early.status.success(), "{}", early.output);
+    let made = inside(
+        "ip link add docker0 type bridge; ip addr add 172.17.0.1/16 dev docker0; ip link set docker0 up",
+    )?;
+    ensure!(made.status.success(), "{}", made.output);
+    let ping = ask()?;
+    ensure!(ping.output.trim() == "200", "{}", ping.output);
+    darter.stop()
 }

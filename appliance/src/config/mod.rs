@@ -169,12 +169,15 @@ impl RawConfig {
 
     /// Every key that names an address to listen on.
     pub fn listeners(&self) -> Vec<(&'static str, SocketAddr)> {
-        vec![
+        let mut listeners = vec![
             ("proxy.listen", self.proxy.listen),
             ("swarm.listen", self.swarm.listen),
             ("scheduler.listen", self.scheduler.listen),
             ("admin.listen", self.admin.listen),
-        ]
+        ];
+        let also = self.proxy.also_listen.iter();
+        listeners.extend(also.map(|address| ("proxy.also_listen", *address)));
+        listeners
     }
 }
 

@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::bail;
+use rustix::net::sockopt;
 use tokio::net::{TcpListener, TcpSocket};
 
 /// Connections that wait in the kernel to be accepted.
@@ -24,9 +25,26 @@ pub(crate) struct Bound {
     pub(crate) address: SocketAddr,
 }
 
+/// Whether an address that the machine does not have can be listened on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Address {
+    Own,
+    /// It comes with a bridge that may be made later, and is reached from then on.
+    Coming,
+}
+
 /// Binds `address`, which the configuration gives at `key`.
 pub(crate) fn bind(key: &str, address: SocketAddr) -> anyhow::Result<Bound> {
-    let listener = listener(address).map_err(|error| sentence(key, address, &error))?;
+    bind_one(key, address, Address::Own)
+}
+
+/// As [`bind`], also where the machine does not have the address yet.
+pub(crate) fn bind_ahead(key: &str, address: SocketAddr) -> anyhow::Result<Bound> {
+    bind_one(key, address, Address::Coming)
+}
+
+fn bind_one(key: &str, address: SocketAddr, whose: Address) -> anyhow::Result<Bound> {
+    let listener = listener(address, whose).map_err(|error| sentence(key, address, &error))?;
     let address = listener.local_addr()?;
     Ok(Bound {
         listeners: vec![listener],
@@ -43,7 +61,7 @@ pub(crate) fn bind_both_families(key: &str, address: SocketAddr) -> anyhow::Resu
     for _ in 0..PAIR_ATTEMPTS {
         let mut bound = bind(key, address)?;
         let twin = SocketAddr::from((Ipv6Addr::LOCALHOST, bound.address.port()));
-        match listener(twin) {
+        match listener(twin, Address::Own) {
             Ok(listener) => bound.listeners.push(listener),
             Err(error) if has_no_ipv6(&error) => {
                 tracing::warn!(%twin, %error, "this machine has no IPv6 loopback; listening on IPv4 alone");
@@ -58,13 +76,18 @@ pub(crate) fn bind_both_families(key: &str, address: SocketAddr) -> anyhow::Resu
     bail!("{key}: no port is free in both address families; name one")
 }
 
-fn listener(address: SocketAddr) -> io::Result<TcpListener> {
+fn listener(address: SocketAddr, whose: Address) -> io::Result<TcpListener> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     // A port whose last owner is gone may still have connections that wait to end.
     socket.set_reuseaddr(true)?;
+    match (whose, address) {
+        (Address::Own, _) => {}
+        (Address::Coming, SocketAddr::V4(_)) => sockopt::set_ip_freebind(&socket, true)?,
+        (Address::Coming, SocketAddr::V6(_)) => sockopt::set_ipv6_freebind(&socket, true)?,
+    }
     socket.bind(address)?;
     socket.listen(BACKLOG)
 }

@@ -126,8 +126,13 @@ fn nothing_listens_to_others_before_the_host_has_an_identity() -> anyhow::Result
         admin,
         &["line 2: admin.listen: must be a loopback address while [identity] is not set"],
     );
+    let bridge = "[proxy]\nalso_listen = [\"172.17.0.1:65001\"]\n";
+    check(
+        bridge,
+        &["line 2: proxy.also_listen: must be a loopback address while [identity] is not set"],
+    );
     let (_folder, table) = papers(&BUILT_ROLES)?;
-    check(&format!("{admin}{table}"), &[]);
+    check(&format!("{admin}{bridge}{table}"), &[]);
     Ok(())
 }
 

@@ -107,7 +107,9 @@ impl Contents {
                 None => Reply::error(404, "BLOB_UNKNOWN"),
             },
             "manifests" => match self.manifests.get(reference) {
-                Some(found) => Reply::content(&found.digest, &found.media_type, &found.bytes),
+                Some(found) => Reply::content(&found.digest, &found.media_type, &found.bytes)
+                    .with("RateLimit-Limit", "100;w=21600")
+                    .with("RateLimit-Remaining", "76;w=21600"),
                 None => Reply::error(404, "MANIFEST_UNKNOWN"),
             },
             "referrers" => self.referrers(reference, head),
