@@ -43,7 +43,7 @@ pub enum Refusal {
 pub(super) enum Lack {
     /// There are some, with no room just now.
     Busy,
-    /// All there are get their own pieces from it.
+    /// Of those there are, some could if they did not get their own pieces from it.
     Circle,
     Nobody,
 }

@@ -87,7 +87,8 @@ pub struct Limits {
     pub failed_exclusion: Duration,
     /// How long a child is not given a parent again that lied to it.
     pub liar_exclusion: Duration,
-    /// A host that says nothing for this long is given to nobody, and not sent to the source.
+    /// A host that says nothing for this long is given to nobody, and sent to the source only where no
+    /// other can be.
     pub host_silence: Duration,
     /// The session of a host that says nothing for this long is over.
     pub host_expiry: Duration,

@@ -289,6 +289,7 @@ impl Turn<'_> {
                 && pieces(peer) != 0
                 && !Exclusion::holds(excluded, *key, now)
                 && !task.spoiled.is_dropped(now, peer.attempt)
+                && self.hosts.is_live(*key, now, self.limits.host_silence)
                 && !self.hosts.is_banned(*key, now)
         };
         let mut found: Vec<(Reverse<u32>, HostKey)> = task

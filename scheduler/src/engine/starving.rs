@@ -86,10 +86,8 @@ impl Turn<'_> {
         let is_now = next == self.now;
         let is_of_use = match self.task.phase {
             Phase::Failed { until, .. } => next < until,
-            Phase::Quiet
-            | Phase::Settling { .. }
-            | Phase::Warming { .. }
-            | Phase::Fetching { .. } => false,
+            Phase::Fetching { .. } => true,
+            Phase::Quiet | Phase::Settling { .. } | Phase::Warming { .. } => false,
         };
         if is_now || is_of_use {
             *self.alone_at = Some(next + interval);
@@ -108,11 +106,10 @@ impl Turn<'_> {
     /// When the next of the waiting can be sent to the upstream.
     pub(super) fn next_alone(&self) -> Option<Instant> {
         match self.task.phase {
-            Phase::Failed { .. } => self.task.alone_at.filter(|at| self.now < *at),
-            Phase::Quiet
-            | Phase::Settling { .. }
-            | Phase::Warming { .. }
-            | Phase::Fetching { .. } => None,
+            Phase::Failed { .. } | Phase::Fetching { .. } => {
+                self.task.alone_at.filter(|at| self.now < *at)
+            }
+            Phase::Quiet | Phase::Settling { .. } | Phase::Warming { .. } => None,
         }
     }
 
