@@ -226,7 +226,7 @@ impl RawConfig {
 
     /// What is wrong with the further addresses: whoever names one means one network.
     fn too_open(&self) -> Vec<ConfigError> {
-        let wild = |address: &&SocketAddr| address.ip().is_unspecified();
+        let wild = |address: &&SocketAddr| address.ip().to_canonical().is_unspecified();
         let told = |address: &SocketAddr| {
             let problem = format!("{address} is every address; name that of one bridge");
             ConfigError::new("proxy.also_listen", problem)
@@ -310,7 +310,7 @@ mod tests {
         let told = check(RawConfig {
             default_registry: "http://x".to_owned(),
             own_names: vec!["a/b".to_owned()],
-            also_listen: vec![SocketAddr::from(([0, 0, 0, 0], 65001)); 17],
+            also_listen: vec!["[::ffff:0.0.0.0]:65001".parse().unwrap(); 17],
             allow: vec!["*".to_owned()],
             registry: vec![RawRegistry {
                 name: "a b".to_owned(),

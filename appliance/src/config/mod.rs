@@ -120,6 +120,7 @@ impl RawConfig {
         if self.connections_max == 0 {
             problems.push(Problem::at("connections_max", "must be at least 1"));
         }
+        problems.extend(self.listeners_that_clash());
         if self.identity.is_empty() {
             problems.extend(self.listeners_that_need_an_identity());
         }
@@ -165,6 +166,25 @@ impl RawConfig {
                 )
             })
             .collect()
+    }
+
+    /// A further address of the proxy that is one of another listener, or that it has twice.
+    fn listeners_that_clash(&self) -> Vec<Problem> {
+        let listeners = self.listeners();
+        let mut problems = Vec::new();
+        for (index, (key, address)) in listeners.iter().enumerate() {
+            let clashes = |(_, other): &&(&str, SocketAddr)| {
+                let is_any = other.ip().is_unspecified() && other.is_ipv4() == address.is_ipv4();
+                let is_shared = other.ip() == address.ip() || is_any;
+                address.port() != 0 && other.port() == address.port() && is_shared
+            };
+            let taken_by = listeners[..index].iter().find(clashes);
+            if let ("proxy.also_listen", Some((taken_by, _))) = (*key, taken_by) {
+                let problem = format!("{address} is an address of {taken_by} already");
+                problems.push(Problem::at(key, &problem));
+            }
+        }
+        problems
     }
 
     /// Every key that names an address to listen on.

@@ -133,6 +133,10 @@ fn nothing_listens_to_others_before_the_host_has_an_identity() -> anyhow::Result
     );
     let (_folder, table) = papers(&BUILT_ROLES)?;
     check(&format!("{admin}{bridge}{table}"), &[]);
+    check(
+        "[proxy]\nalso_listen = [\"127.0.0.1:65001\"]",
+        &["line 2: proxy.also_listen: 127.0.0.1:65001 is an address of proxy.listen already"],
+    );
     Ok(())
 }
 

@@ -29,6 +29,8 @@ use super::{
 pub(super) struct Dialer {
     /// What may be connected to whatever its address is.
     written: Arc<[Authority]>,
+    /// Whether the registry is shown who this host is.
+    pub(super) shows_identity: bool,
     to_written: reqwest::Client,
     to_found: reqwest::Client,
     reach: Arc<Reach>,
@@ -65,6 +67,7 @@ impl Dialer {
         )?;
         Ok(Self {
             written: Arc::new([]),
+            shows_identity: false,
             to_written: client.clone(),
             to_found: client,
             reach,
@@ -96,6 +99,7 @@ impl Dialer {
                 .into_iter()
                 .chain(config.also_trust.iter().cloned())
                 .collect(),
+            shows_identity: config.client.is_some(),
             to_written: client(shared, written, &config.ca, config.client.as_ref())?,
             // Who this host is concerns nobody whom the operator did not name.
             to_found: client(shared, found, &config.ca, None)?,

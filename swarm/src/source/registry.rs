@@ -31,8 +31,8 @@ pub struct RawRegistry {
     pub endpoint: String,
     /// A PEM file of authorities trusted for this registry besides the system's; none when empty.
     pub ca: PathBuf,
-    /// PEM files of the certificate, with its chain, that this registry is shown when it asks for one, and
-    /// of its private key; both or neither.
+    /// PEM files of the certificate, with its chain, that this registry and what is also trusted are shown
+    /// where they ask for one, and of its private key; both or neither.
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
     /// Where redirects and challenges of this registry may also lead, whatever the address is:
@@ -131,6 +131,11 @@ pub fn check(
             .collect();
         let Ok(name) = name else { continue };
         let endpoint = endpoint(&name, &raw.endpoint).map_err(|error| problem("endpoint", error));
+        let is_plain = endpoint.as_ref().is_ok_and(|url| url.scheme() == "http");
+        if is_plain && !raw.client_cert.as_os_str().is_empty() {
+            let told = "is of no use: the endpoint is reached without TLS";
+            problem("client_cert", told.to_owned());
+        }
         let (Ok(endpoint), Ok(ca), Ok(client)) = (endpoint, ca, client) else {
             continue;
         };
@@ -337,6 +342,8 @@ mod tests {
         portless.also_trust = vec!["store.example:443".to_owned(), "store.example".to_owned()];
         let mut keyless = raw("e.example", "");
         keyless.client_cert = PathBuf::from("/none.pem");
+        let mut plain = raw("f.example", "HTTP://f.example");
+        plain.client_cert = PathBuf::from("/none.pem");
         let registries = [
             raw("", ""),
             raw("a/b", ""),
@@ -345,6 +352,7 @@ mod tests {
             missing_ca,
             portless,
             keyless,
+            plain,
             raw("D.example", ""),
         ];
         let told = check(&registries, &["*".to_owned()], no_file).unwrap_err();
@@ -359,6 +367,8 @@ mod tests {
                 "proxy.registry[c.example].ca",
                 "proxy.registry[d.example].also_trust",
                 "proxy.registry[e.example].client_key",
+                "proxy.registry[f.example].client_key",
+                "proxy.registry[f.example].client_cert",
                 "proxy.registry[D.example].name",
                 "proxy.allow[*]",
             ]

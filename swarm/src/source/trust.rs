@@ -60,10 +60,6 @@ pub(super) fn client_identity(
         (false, true) => return Err(("client_key", "is missing beside client_cert".to_owned())),
         (false, false) => {}
     }
-    if registry.endpoint.starts_with("http:") {
-        let problem = "is of no use: the endpoint is reached without TLS".to_owned();
-        return Err(("client_cert", problem));
-    }
     let in_cert = |problem| ("client_cert", problem);
     let in_key = |problem| ("client_key", problem);
     let pem = contents(cert, &read).map_err(in_cert)?;
@@ -98,7 +94,7 @@ mod tests {
 
     /// Checks a registry whose files are those of one good pair, and of another key.
     #[track_caller]
-    fn check(cert: &str, key: &str, endpoint: &str, expect: Result<bool, &str>) {
+    fn check(cert: &str, key: &str, expect: Result<bool, &str>) {
         let own = KeyPair::generate().unwrap();
         let params = CertificateParams::new(Vec::new()).unwrap();
         let pem = params.self_signed(&own).unwrap().pem();
@@ -114,7 +110,6 @@ mod tests {
         let registry = RawRegistry {
             client_cert: cert.into(),
             client_key: key.into(),
-            endpoint: endpoint.to_owned(),
             ..RawRegistry::default()
         };
         let found = client_identity(&registry, read);
@@ -127,22 +122,16 @@ mod tests {
 
     #[test]
     fn a_certificate_is_shown_with_its_own_key_alone() {
-        check("", "", "", Ok(false));
-        check("cert.pem", "key.pem", "", Ok(true));
-        check("cert.pem", "", "", Err("client_key"));
-        check("", "key.pem", "", Err("client_cert"));
-        check("cert.pem", "other.pem", "", Err("client_key"));
-        check("cert.pem", "none.pem", "", Err("client_key"));
-        check("cert.pem", "garbage.pem", "", Err("client_key"));
-        check("cert.pem", "cert.pem", "", Err("client_key"));
-        check("none.pem", "key.pem", "", Err("client_cert"));
-        check("cut.pem", "key.pem", "", Err("client_cert"));
-        check("key.pem", "key.pem", "", Err("client_cert"));
-        check(
-            "cert.pem",
-            "key.pem",
-            "http://r.example",
-            Err("client_cert"),
-        );
+        check("", "", Ok(false));
+        check("cert.pem", "key.pem", Ok(true));
+        check("cert.pem", "", Err("client_key"));
+        check("", "key.pem", Err("client_cert"));
+        check("cert.pem", "other.pem", Err("client_key"));
+        check("cert.pem", "none.pem", Err("client_key"));
+        check("cert.pem", "garbage.pem", Err("client_key"));
+        check("cert.pem", "cert.pem", Err("client_key"));
+        check("none.pem", "key.pem", Err("client_cert"));
+        check("cut.pem", "key.pem", Err("client_cert"));
+        check("key.pem", "key.pem", Err("client_cert"));
     }
 }

@@ -111,6 +111,11 @@ impl Upstream {
             true => AnsweredBy::Registry,
             false => AnsweredBy::Elsewhere,
         };
+        // What the host's certificate opens is not everybody's.
+        let access = match self.dialer.shows_identity {
+            true => Access::Caller,
+            false => access,
+        };
         let status = response.status();
         if status.is_success()
             || (redirect::is_redirect(status) && request.redirects == Redirects::Stop)

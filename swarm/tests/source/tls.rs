@@ -12,7 +12,8 @@ use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair}
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use swarm::source::{
-    Authority, ClientIdentity, RegistryConfig, SourceError, SystemNames, Timeouts, Upstreams,
+    Access, Authority, ClientIdentity, RegistryConfig, SourceError, SystemNames, Timeouts,
+    Upstreams,
 };
 use tokio::{
     io::copy_bidirectional,
@@ -268,7 +269,14 @@ async fn the_certificate_for_a_registry_is_shown_to_it_and_to_what_is_also_trust
             ..registry.config(&[&ca])
         };
         let outcome = fetch_blob(&upstreams([(REGISTRY, config)]), None).await;
-        assert_eq!(outcome.unwrap().bytes, BODY);
+        let fetched = outcome.unwrap();
+        assert_eq!(fetched.bytes, BODY);
+        // What the certificate opens is no more public than what a credential does.
+        let expect = match is_shown {
+            true => Access::Caller,
+            false => Access::Anonymous,
+        };
+        assert_eq!(fetched.access, expect);
         for to in [&registry, &store] {
             let shown = std::mem::take(&mut *to.shown.lock().expect("nobody panicked"));
             assert_eq!(shown, [is_shown]);
