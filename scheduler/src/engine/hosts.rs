@@ -197,8 +197,8 @@ impl Hosts {
 
     /// Whether it has a session and has said something in the last `silence`.
     pub(super) fn is_live(&self, key: HostKey, now: Instant, silence: Duration) -> bool {
-        let state = self.get(key).map(|record| record.state(now, silence));
-        state == Some(HostState::Live)
+        self.get(key)
+            .is_some_and(|record| record.is_heard(now, silence))
     }
 
     pub(super) fn is_banned(&self, key: HostKey, now: Instant) -> bool {

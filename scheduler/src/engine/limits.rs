@@ -71,8 +71,8 @@ pub struct Limits {
     /// A peer that found nobody for this long is helped in another way: by one more source, by another
     /// fetcher, or where others get it from the one there is, by its own means.
     pub starvation: Duration,
-    /// A peer that waits for this long while all who could feed it get their pieces from it lets them
-    /// go. Longer than `busy_exclusion`, since a parent that was only busy is soon of use again.
+    /// A peer that has waited for this long, and that only those could feed who get their pieces from
+    /// it, lets them go. Longer than `busy_exclusion`, since a parent that was only busy is soon of use again.
     pub circle: Duration,
     /// The least time between two hosts of the cluster that are sent to an upstream that failed, each
     /// by itself; the others wait.
