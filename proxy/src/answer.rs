@@ -6,6 +6,8 @@ use bytes::Bytes;
 use http::{
     HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
 };
+use hyper::body::Incoming;
+use protocol::RegistryName;
 use swarm::source::{Credential, Patience};
 
 use crate::{
@@ -101,7 +103,12 @@ impl Answer {
 
 impl Proxy {
     /// The answer to a request. Never fails: what cannot be answered is refused by the table.
-    pub(crate) async fn answer(&self, parts: Parts, cut: Arc<Cut>) -> Response<AnswerBody> {
+    pub(crate) async fn answer(
+        &self,
+        parts: Parts,
+        body: Incoming,
+        cut: Arc<Cut>,
+    ) -> Response<AnswerBody> {
         let user_agent = parts
             .headers
             .get(header::USER_AGENT)
@@ -113,6 +120,7 @@ impl Proxy {
         let routed = self.config.router.route(&parts.method, &parts.uri, via);
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
+            Ok(RegistryRequest::Through(through)) => through.form,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
         };
         let ask = Ask {
@@ -127,7 +135,7 @@ impl Proxy {
             headers: parts.headers,
         };
         let namespace = note(&mut record, &routed, &ask);
-        let mut answer = match self.answer_routed(&ask, routed).await {
+        let mut answer = match self.answer_routed(&ask, routed, body).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.metrics.refusal(refusal.fault);
@@ -149,18 +157,25 @@ impl Proxy {
         &self,
         ask: &Ask,
         routed: Result<RegistryRequest, RouteError>,
+        body: Incoming,
     ) -> Result<Answer, Refusal> {
         match routed.map_err(|error| route_refusal(&error))? {
             RegistryRequest::Ping => Ok(ping()),
-            RegistryRequest::Connect | RegistryRequest::Write | RegistryRequest::Catalog => Err(
-                Refusal::new(Fault::Method, "this mirror is read with GET and HEAD alone"),
-            ),
-            RegistryRequest::Read(target, resource) => {
-                if self.config.source.allowed(&target.registry) {
-                    self.read(ask, &target, resource).await
-                } else {
-                    Err(not_allowed(&target))
+            RegistryRequest::Connect | RegistryRequest::Write => Err(Refusal::new(
+                Fault::Method,
+                "a mirror is read with GET and HEAD alone; push to the registry's own name",
+            )),
+            RegistryRequest::Through(through) => {
+                if !self.config.source.allowed(&through.registry) {
+                    return Err(not_allowed(&through.registry));
                 }
+                self.pass_through(ask, &through, body).await
+            }
+            RegistryRequest::Read(target, resource) => {
+                if !self.config.source.allowed(&target.registry) {
+                    return Err(not_allowed(&target.registry));
+                }
+                self.read(ask, &target, resource).await
             }
         }
     }
@@ -180,11 +195,10 @@ impl Proxy {
     }
 }
 
-fn not_allowed(target: &Target) -> Refusal {
+fn not_allowed(registry: &RegistryName) -> Refusal {
     let message = format!(
-        "{0} is not a registry this mirror asks: add [[proxy.registry]] name = \"{0}\", or a \
-         pattern to proxy.allow",
-        target.registry
+        "{registry} is not a registry this mirror asks: add [[proxy.registry]] name = \
+         \"{registry}\", or a pattern to proxy.allow"
     );
     Refusal::new(Fault::NotAllowed, message)
 }
@@ -195,11 +209,22 @@ fn note(
     routed: &Result<RegistryRequest, RouteError>,
     ask: &Ask,
 ) -> Option<String> {
-    let Ok(RegistryRequest::Read(target, resource)) = routed else {
-        if matches!(routed, Ok(RegistryRequest::Ping)) {
+    let (target, resource) = match routed {
+        Ok(RegistryRequest::Read(target, resource)) => (target, resource),
+        Ok(RegistryRequest::Ping) => {
             record.kind = RequestKind::Ping;
+            return None;
         }
-        return None;
+        Ok(RegistryRequest::Through(through)) => {
+            record.kind = RequestKind::Through;
+            record.registry = through.registry.to_string();
+            if let Some((repository, reference)) = &through.writes {
+                record.repository = repository.to_string();
+                record.reference = reference.to_string();
+            }
+            return (through.form == Form::Ns).then(|| record.registry.clone());
+        }
+        Ok(RegistryRequest::Write | RegistryRequest::Connect) | Err(_) => return None,
     };
     (record.kind, record.reference) = match resource {
         Resource::Blob(digest) => (RequestKind::Blob, digest.to_string()),

@@ -8,6 +8,7 @@ pub mod client;
 pub mod config;
 pub mod engine;
 pub mod error;
+mod hop;
 pub mod image;
 mod line;
 mod log;
@@ -18,6 +19,7 @@ pub mod range;
 pub mod route;
 mod serve;
 mod swarm_engine;
+mod through;
 mod upstream;
 
 pub use body::{BrokenOff, ContentStream};

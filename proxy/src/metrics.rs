@@ -36,6 +36,8 @@ pub enum RequestKind {
     Manifest,
     Tags,
     Referrers,
+    /// Passed on to its registry as it is.
+    Through,
     Other,
 }
 
@@ -171,6 +173,7 @@ impl RequestKind {
             Self::Manifest => "manifest",
             Self::Tags => "tags",
             Self::Referrers => "referrers",
+            Self::Through => "through",
             Self::Other => "other",
         }
     }

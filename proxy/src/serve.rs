@@ -124,8 +124,8 @@ impl Proxy {
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let (proxy, cut) = (Arc::clone(self), Arc::clone(&cut));
             Box::pin(async move {
-                let (parts, _) = request.into_parts();
-                Ok::<_, Infallible>(proxy.answer(parts, cut).await)
+                let (parts, body) = request.into_parts();
+                Ok::<_, Infallible>(proxy.answer(parts, body, cut).await)
             })
         });
         let mut connection = http1::Builder::new()

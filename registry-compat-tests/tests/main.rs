@@ -16,6 +16,7 @@ mod operator;
 mod patience;
 mod paused;
 mod pull;
+mod push;
 mod raw;
 mod refused;
 mod sealed;

@@ -7,7 +7,10 @@
 use std::{
     collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
@@ -40,6 +43,8 @@ pub(crate) struct Tags {
     /// Errors of the last seconds: tags that are not there, upstreams that fail.
     failed: Cache<Asking, (SystemTime, Arc<SourceError>)>,
     flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
+    /// How many writes there were: an answer that was asked for before one may be of before it.
+    written: AtomicU64,
     times: TagTimes,
     manifest_len_max: usize,
     clock: fn() -> SystemTime,
@@ -85,12 +90,15 @@ impl Tags {
             private: Cache::builder()
                 .max_capacity(PRIVATE_MAX)
                 .time_to_live(PRIVATE_LIFE)
+                .support_invalidation_closures()
                 .build(),
             failed: Cache::builder()
                 .max_capacity(PRIVATE_MAX)
                 .time_to_live(UNKNOWN_TTL)
+                .support_invalidation_closures()
                 .build(),
             flights: Mutex::default(),
+            written: AtomicU64::new(0),
             times: config.tags,
             manifest_len_max: config.manifest_len_max,
             clock,
@@ -136,6 +144,24 @@ impl Tags {
         }
     }
 
+    /// The tag has another meaning now: whoever asks next asks the upstream.
+    pub(crate) async fn forget_written(&self, tag: &TagName) {
+        self.written.fetch_add(1, Ordering::AcqRel);
+        self.shelf.remove(tag).await;
+        let written = tag.clone();
+        let of_tag = move |caller: &Caller| caller.tag == written;
+        let of_error = of_tag.clone();
+        // Both were built with support for closures, the one thing that can be missing.
+        let _private = self
+            .private
+            .invalidate_entries_if(move |caller, _| of_tag(caller));
+        let _failed = self
+            .failed
+            .invalidate_entries_if(move |asking, _| of_error(&asking.caller));
+        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
+        flights.retain(|asking, _| asking.caller.tag != *tag);
+    }
+
     /// The last answer that this caller may be given: the public one, else its own.
     async fn known(&self, caller: &Caller) -> Option<Resolved> {
         let answer = TagAnswer::Fresh;
@@ -171,9 +197,14 @@ impl Tags {
         credential: Option<&Credential>,
     ) -> Result<Resolved, Arc<SourceError>> {
         let caller = &asking.caller;
-        match self.fly(source, asking, credential).await {
+        let written = self.written.load(Ordering::Acquire);
+        let asked = self.fly(source, asking, credential).await;
+        let is_kept = written == self.written.load(Ordering::Acquire);
+        match asked {
             Ok((resolution, Access::Anonymous)) => {
-                self.shelf.put(&caller.tag, resolution.clone()).await;
+                if is_kept {
+                    self.shelf.put(&caller.tag, resolution.clone()).await;
+                }
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,
@@ -183,9 +214,10 @@ impl Tags {
             Ok((resolution, Access::Caller)) => {
                 // What took a credential now is not everybody's any more.
                 self.shelf.remove(&caller.tag).await;
-                self.private
-                    .insert(caller.clone(), resolution.clone())
-                    .await;
+                if is_kept {
+                    let answer = resolution.clone();
+                    self.private.insert(caller.clone(), answer).await;
+                }
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,

@@ -26,7 +26,8 @@ use proxy::{
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
-        Access, Answer, AnsweredBy, Body, Patience, SourceError, UpstreamRequest, UpstreamResponse,
+        Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, SourceError,
+        UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -337,6 +338,11 @@ impl Upstream for FakeUpstream {
             Ok(respond) => respond(&request),
             Err(_) => Err(SourceError::Interrupted),
         }
+    }
+
+    /// What is passed on needs a registry that understands it.
+    async fn pass(&self, _: PassRequest) -> Result<PassResponse, SourceError> {
+        Err(SourceError::Interrupted)
     }
 }
 

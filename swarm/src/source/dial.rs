@@ -34,7 +34,9 @@ pub(super) struct Dialer {
     to_written: reqwest::Client,
     to_found: reqwest::Client,
     reach: Arc<Reach>,
-    timeouts: Timeouts,
+    pub(super) timeouts: Timeouts,
+    /// Goes along with every request, as the last of its kind.
+    pub(super) via: HeaderValue,
     pub(super) metrics: SourceMetrics,
 }
 
@@ -72,6 +74,7 @@ impl Dialer {
             to_found: client,
             reach,
             timeouts: shared.timeouts,
+            via: shared.via.clone(),
             metrics: shared.metrics.clone(),
         })
     }
@@ -105,6 +108,7 @@ impl Dialer {
             to_found: client(shared, found, &config.ca, None)?,
             reach,
             timeouts: shared.timeouts,
+            via: shared.via.clone(),
             metrics: shared.metrics.clone(),
         })
     }
@@ -181,7 +185,7 @@ impl Dialer {
         }
     }
 
-    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, SourceError> {
+    pub(super) fn client_for(&self, url: &Url) -> Result<&reqwest::Client, SourceError> {
         let authority = Authority::of(url).ok_or(SourceError::Malformed("a URL without a host"))?;
         if self.written.contains(&authority) {
             return Ok(&self.to_written);
@@ -280,7 +284,7 @@ fn problem(error: &dyn std::error::Error) -> SourceConfigError {
 }
 
 /// What a failed request means. The URL, whose query may be a signature, stays out of it.
-fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+pub(super) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
     let mut reason = "the connection failed".to_owned();
     let mut cause = error.source();
     while let Some(error) = cause {
