@@ -26,6 +26,7 @@ mod retry;
 mod silence;
 mod token;
 mod trust;
+mod tunnel;
 mod upstream;
 
 pub use address::AddressClass;
@@ -47,3 +48,4 @@ pub use resolve::{Names, SystemNames};
 pub(crate) use silence::Errand;
 pub use silence::Patience;
 pub use trust::ClientIdentity;
+pub use tunnel::{ClientPlace, TunnelError, Tunnels};
