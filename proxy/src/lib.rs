@@ -9,6 +9,7 @@ pub mod config;
 pub mod engine;
 pub mod error;
 pub mod image;
+pub mod intercept;
 mod line;
 mod log;
 pub mod manifest;
@@ -22,6 +23,7 @@ mod upstream;
 
 pub use body::{BrokenOff, ContentStream};
 pub use config::{Config, RawConfig};
+pub use intercept::{CertificateError, Certificates, Met, Owner};
 pub use log::BytesBy;
 pub use metrics::Metrics;
 pub use serve::{Parts, Proxy};

@@ -266,7 +266,10 @@ mod tests {
             other => panic!("{other}"),
         });
         let expect = expect.map(|list| list.iter().map(|text| (*text).to_owned()).collect());
-        assert_eq!(seen, expect as Result<Vec<String>, _>, "{found:?} {place:?}");
+        assert_eq!(
+            seen, expect as Result<Vec<String>, _>,
+            "{found:?} {place:?}"
+        );
     }
 
     #[test]

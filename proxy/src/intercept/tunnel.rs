@@ -1,0 +1,241 @@
+//! Carries bytes between a client and the host that it asked for, untouched: each side may end its
+//! half before the other, and a tunnel on which nothing moves is ended.
+
+use std::{
+    io,
+    net::SocketAddr,
+    pin::Pin,
+    sync::atomic::{AtomicU64, Ordering},
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use swarm::source::ClientPlace;
+use tokio::{
+    io::{AsyncRead, AsyncWrite, AsyncWriteExt, ReadBuf, copy_bidirectional_with_sizes},
+    net::TcpStream,
+    time::{sleep, timeout},
+};
+use tokio_util::sync::CancellationToken;
+
+use super::{Interceptor, Met, now, rules::Place};
+use crate::{
+    line::Line,
+    metrics::{ConnectWay, Direction, Metrics},
+    serve::Proxy,
+};
+
+/// Where a connection was meant to go.
+#[derive(Debug)]
+pub(super) struct Onward {
+    pub(super) place: Place,
+    /// The connection to there, where it is open already.
+    pub(super) far: Option<TcpStream>,
+    /// As whose connection it is judged.
+    pub(super) reach: ClientPlace,
+}
+
+/// What is said of a tunnel when it ends.
+struct Tunnel<'a> {
+    met: Met,
+    place: Place,
+    metrics: &'a Metrics,
+}
+
+/// Our own end of a tunnel, remembered while there is one.
+struct OwnEnd<'a> {
+    interceptor: &'a Interceptor,
+    address: Option<SocketAddr>,
+}
+
+/// Bytes that were read of each side.
+#[derive(Debug, Default)]
+struct Carried {
+    up: AtomicU64,
+    down: AtomicU64,
+}
+
+/// A stream whose bytes are counted as they are read.
+struct Counted<'a, S> {
+    stream: &'a mut S,
+    count: &'a AtomicU64,
+    bytes: prometheus::IntCounter,
+}
+
+/// A tunnel on which nothing moves for this long, or up to twice as long, is ended.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The same while the process drains: a connection that somebody keeps for later ends then.
+const IDLE_TIMEOUT_DRAINING: Duration = Duration::from_secs(2);
+
+/// How long the far end may take to take the end.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Bytes that are held for each direction.
+const BUFFER_LEN: usize = 64 * 1024;
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Passes a connection on to where it was meant to go, and ends it.
+    pub(super) async fn pass_on<S>(
+        &self,
+        mut line: Line<S>,
+        onward: Onward,
+        met: Met,
+        shutdown: &CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let Onward { place, far, reach } = onward;
+        let far = match far {
+            Some(far) => Ok(far),
+            None => {
+                let tunnels = &self.intercept.tunnels;
+                tunnels.connect(&place.host, place.port, reach).await
+            }
+        };
+        match far {
+            Ok(far) => {
+                self.metrics.connect(ConnectWay::Tunnelled);
+                let _own_end = OwnEnd::new(&self.intercept, &far);
+                let tunnel = Tunnel {
+                    met,
+                    place,
+                    metrics: &self.metrics,
+                };
+                tunnel.carry(&mut line, far, shutdown).await;
+            }
+            Err(error) => {
+                self.metrics.connect(ConnectWay::Refused);
+                tracing::info!(client = %met.client.ip(), host = %place, %error, "tunnel refused");
+            }
+        }
+        line.close().await;
+    }
+}
+
+// === impl OwnEnd ===
+
+impl<'a> OwnEnd<'a> {
+    fn new(interceptor: &'a Interceptor, far: &TcpStream) -> Self {
+        let address = far.local_addr().ok();
+        interceptor.own_ends().extend(address);
+        Self {
+            interceptor,
+            address,
+        }
+    }
+}
+
+impl Drop for OwnEnd<'_> {
+    fn drop(&mut self) {
+        if let Some(address) = &self.address {
+            self.interceptor.own_ends().remove(address);
+        }
+    }
+}
+
+// === impl Tunnel ===
+
+impl Tunnel<'_> {
+    /// Carries until both sides have ended, one is gone, or nothing moves. The client's side is left
+    /// open for its end.
+    async fn carry<S>(self, line: &mut Line<S>, mut far: TcpStream, shutdown: &CancellationToken)
+    where
+        S: AsyncRead + AsyncWrite + Unpin,
+    {
+        let began = now();
+        self.metrics.tunnels.inc();
+        let carried = Carried::default();
+        let ended = {
+            let mut client = Counted {
+                stream: line,
+                count: &carried.up,
+                bytes: self.metrics.tunnel_bytes(Direction::Up),
+            };
+            let mut host = Counted {
+                stream: &mut far,
+                count: &carried.down,
+                bytes: self.metrics.tunnel_bytes(Direction::Down),
+            };
+            let copied =
+                copy_bidirectional_with_sizes(&mut client, &mut host, BUFFER_LEN, BUFFER_LEN);
+            tokio::select! {
+                copied = copied => copied.map_or("broken", |_| "whole"),
+                () = carried.stands_still(shutdown) => "idle",
+            }
+        };
+        let _ = timeout(CLOSE_TIMEOUT, far.shutdown()).await;
+        self.metrics.tunnels.dec();
+        tracing::info!(
+            client = %self.met.client.ip(),
+            host = %self.place,
+            bytes_up = carried.up.load(Ordering::Relaxed),
+            bytes_down = carried.down.load(Ordering::Relaxed),
+            total_ms = (now() - began).as_millis() as u64,
+            ended,
+            "tunnel"
+        );
+    }
+}
+
+// === impl Carried ===
+
+impl Carried {
+    fn total(&self) -> u64 {
+        self.up.load(Ordering::Relaxed) + self.down.load(Ordering::Relaxed)
+    }
+
+    async fn stands_still(&self, shutdown: &CancellationToken) {
+        loop {
+            let (before, is_draining) = (self.total(), shutdown.is_cancelled());
+            let limit = match is_draining {
+                true => IDLE_TIMEOUT_DRAINING,
+                false => IDLE_TIMEOUT,
+            };
+            tokio::select! {
+                () = sleep(limit) => {}
+                () = shutdown.cancelled(), if !is_draining => continue,
+            }
+            if self.total() == before {
+                return;
+            }
+        }
+    }
+}
+
+// === impl Counted ===
+
+impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let before = buffer.filled().len();
+        ready!(Pin::new(&mut *self.stream).poll_read(context, buffer))?;
+        let read = (buffer.filled().len() - before) as u64;
+        self.count.fetch_add(read, Ordering::Relaxed);
+        self.bytes.inc_by(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut *self.stream).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut *self.stream).poll_shutdown(context)
+    }
+}
