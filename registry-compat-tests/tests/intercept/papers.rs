@@ -28,7 +28,12 @@ impl Papers {
         let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
         let key = KeyPair::generate()?;
         let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let leaf = CertificateParams::new(names)?.signed_by(&key, &ca)?;
+        let mut leaf = CertificateParams::new(names)?;
+        // OpenSSL takes one that is called like its issuer for its own.
+        leaf.distinguished_name = rcgen::DistinguishedName::new();
+        leaf.distinguished_name
+            .push(rcgen::DnType::CommonName, "registry");
+        let leaf = leaf.signed_by(&key, &ca)?;
         fs::write(papers.ca(), ca.pem())?;
         fs::write(papers.at("leaf.pem"), leaf.pem())?;
         fs::write(papers.at("leaf.key"), key.serialize_pem())?;

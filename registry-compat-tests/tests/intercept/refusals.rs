@@ -45,6 +45,13 @@ impl Scene {
         })
     }
 
+    /// Fails unless curl sees this of it.
+    fn pings(&self, trusts: Trusts, more: &[&str], expect: &str) -> Result<()> {
+        let seen = self.ping(trusts, more)?;
+        ensure!(seen == expect, "{trusts:?} {more:?}: {seen}");
+        Ok(())
+    }
+
     /// What curl sees of the registry's ping by trusting its own authority, or Darter's.
     fn ping(&self, trusts: Trusts, more: &[&str]) -> Result<String> {
         let authority = match trusts {
@@ -80,8 +87,8 @@ fn a_host_that_is_not_intercepted_shows_its_own_certificate() -> Result<()> {
         return Ok(());
     }
     let scene = Scene::open(|address| format!("tunnel_ports = [{}]", address.port()))?;
-    ensure!(scene.ping(Trusts::Registry, &[])? == "200 2 0");
-    ensure!(scene.ping(Trusts::Darter, &[])? == UNTRUSTED);
+    scene.pings(Trusts::Registry, &[], "200 2 0")?;
+    scene.pings(Trusts::Darter, &[], UNTRUSTED)?;
     let metric = |name: &str| scene.darter.metric(name);
     ensure!(metric("darter_proxy_connects_total{way=\"tunnelled\"")? == 2.0);
     ensure!(metric("darter_proxy_tunnel_bytes_total{direction=\"down\"")? > 1000.0);
@@ -114,8 +121,8 @@ fn an_intercepted_registry_is_answered_over_both_versions_of_http() -> Result<()
         return Ok(());
     }
     let scene = Scene::open(|address| format!("tunnel = \"none\"\nintercept = [\"{address}\"]"))?;
-    ensure!(scene.ping(Trusts::Darter, &[])? == "200 2 0");
-    ensure!(scene.ping(Trusts::Darter, &["--http1.1"])? == "200 1.1 0");
+    scene.pings(Trusts::Darter, &[], "200 2 0")?;
+    scene.pings(Trusts::Darter, &["--http1.1"], "200 1.1 0")?;
     let metric = "darter_proxy_connects_total{way=\"intercepted\"";
     ensure!(scene.darter.metric(metric)? == 2.0);
     scene.darter.stop()
@@ -127,11 +134,11 @@ fn a_client_that_does_not_trust_us_reaches_the_registry_the_next_time() -> Resul
         return Ok(());
     }
     let scene = Scene::open(|address| format!("tunnel = \"none\"\nintercept = [\"{address}\"]"))?;
-    ensure!(scene.ping(Trusts::Registry, &[])? == UNTRUSTED);
-    ensure!(scene.ping(Trusts::Registry, &[])? == "200 2 0");
+    scene.pings(Trusts::Registry, &[], UNTRUSTED)?;
+    scene.pings(Trusts::Registry, &[], "200 2 0")?;
     // Another program on the same machine trusts us still.
     let other = ["--user-agent", "other/1"];
-    ensure!(scene.ping(Trusts::Darter, &other)? == "200 2 0");
+    scene.pings(Trusts::Darter, &other, "200 2 0")?;
     ensure!(
         scene
             .darter
