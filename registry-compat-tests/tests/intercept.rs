@@ -5,6 +5,7 @@ mod clients;
 mod constraints;
 mod papers;
 mod refusals;
+mod transparent;
 
 use std::process::Command;
 

@@ -72,7 +72,7 @@ const IDLE_TIMEOUT_DRAINING: Duration = Duration::from_secs(2);
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Bytes that are held for each direction.
-const BUFFER_LEN: usize = 64 * 1024;
+const BUFFER_LEN: usize = 16 * 1024;
 
 // === impl Proxy ===
 

@@ -153,7 +153,7 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
             &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
         )?,
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
-        Naming::Proxied(own) => visit.write_trust(own)?,
+        Naming::Own(own) => visit.write_trust(own)?,
     }
     Ok(visit.registry_name())
 }

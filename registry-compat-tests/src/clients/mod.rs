@@ -55,19 +55,19 @@ pub enum Naming {
     Explicit(String),
     /// The image's name at Docker Hub, by the file that a command has printed for the client.
     Printed(PrintedFile),
-    /// The image's own name and nothing of a mirror: the client has a proxy for HTTPS, and files
-    /// that say whom it trusts.
-    Proxied(Proxied),
+    /// The image's own name and nothing of a mirror: the client has files that say whom it trusts,
+    /// and perhaps a proxy.
+    Own(Own),
 }
 
-/// What a client needs to ask a registry itself through a proxy.
+/// What a client needs to ask a registry by its own name.
 #[derive(Debug, Clone)]
-pub struct Proxied {
+pub struct Own {
     /// Registry and repository, as image names spell them.
     pub name: String,
     /// Files of the client, by their real paths.
     pub files: Vec<(String, String)>,
-    /// Variables of the client's environment beside `HTTPS_PROXY`.
+    /// Variables of the client's environment, such as `HTTPS_PROXY`.
     pub variables: Vec<(String, String)>,
 }
 
@@ -166,7 +166,7 @@ impl Visit<'_> {
         match self.naming {
             Naming::Mirror(names) => self.referred(&names.hub),
             Naming::Printed(file) => self.referred(&file.hub),
-            Naming::Proxied(own) => self.referred(&own.name),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
@@ -178,7 +178,7 @@ impl Visit<'_> {
                 self.referred(&format!("{}/{}", names.registry, names.repository))
             }
             Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
-            Naming::Proxied(own) => self.referred(&own.name),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
@@ -193,15 +193,14 @@ impl Visit<'_> {
     /// A command of the client, with what it has in its environment.
     fn command(&self, program: &str) -> Command {
         let mut command = self.room.client(program);
-        if let Naming::Proxied(own) = self.naming {
-            command.env("HTTPS_PROXY", format!("http://{MIRROR}"));
+        if let Naming::Own(own) = self.naming {
             command.envs(own.variables.iter().cloned());
         }
         command
     }
 
     /// Writes the files that say whom the client trusts.
-    fn write_trust(&self, own: &Proxied) -> Result<()> {
+    fn write_trust(&self, own: &Own) -> Result<()> {
         let mut files = own.files.iter();
         files.try_for_each(|(path, text)| self.room.write(path, text))
     }

@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result};
 use registry_compat_tests::{
     can_run,
-    clients::{Client, Naming, Proxied, Reference, Visit},
+    clients::{Client, MIRROR, Naming, Own, Reference, Visit},
     darter::{Darter, Home},
     namespace::{REGISTRY, Room},
     registry::Registry,
@@ -40,14 +40,15 @@ fn pulls(
             entry("docker.io", REGISTRY, &papers),
         );
         let darter = Darter::in_room_with(&config, &room, &home)?;
-        let (mut files, variables) = variables(&home)?;
+        let (mut files, mut variables) = variables(&home)?;
+        variables.push(("HTTPS_PROXY".to_owned(), format!("http://{MIRROR}")));
         if !runtime.is_empty() {
             files.extend(home.ca_install(runtime, registry_name)?);
         }
         let visit = Visit {
             room: &room,
             image: &golden.image,
-            naming: &Naming::Proxied(Proxied {
+            naming: &Naming::Own(Own {
                 name: name.to_owned(),
                 files,
                 variables,
