@@ -5,3 +5,4 @@ mod connections;
 mod fixture;
 mod manifests;
 mod refusals;
+mod tunnels;

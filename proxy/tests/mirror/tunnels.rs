@@ -1,0 +1,147 @@
+//! Tunnels: each side ends its half in its time, one on which nothing moves is ended while the
+//! process drains, and what cannot be opened is refused before it is promised.
+
+use std::sync::Arc;
+
+use anyhow::ensure;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::timeout,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::fixture::{DEADLINE, Fixture, met};
+
+/// A tunnel through a proxy: what the client holds, what the far end holds, and what tells the proxy
+/// to drain.
+struct Tunnel {
+    client: TcpStream,
+    far: TcpStream,
+    shutdown: CancellationToken,
+    serving: JoinSet<()>,
+    _directory: tempfile::TempDir,
+}
+
+// === impl Tunnel ===
+
+impl Tunnel {
+    /// `early` is sent right behind the CONNECT, before it is answered.
+    async fn open(early: &[u8]) -> anyhow::Result<Self> {
+        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let address = listener.local_addr()?;
+        let directory = tempfile::tempdir()?;
+        // An address of this host is reached only where the configuration has it.
+        let raw = toml::from_str(&format!(
+            "tunnel_ports = [{}]\n[[registry]]\nname = \"r.example\"\nendpoint = \"https://{address}\"\n",
+            address.port()
+        ))?;
+        let fixture = Fixture::with(directory.path(), raw).await?;
+        let own = TcpListener::bind("127.0.0.1:0").await?;
+        let mut client = TcpStream::connect(own.local_addr()?).await?;
+        let (server, _) = own.accept().await?;
+        let shutdown = CancellationToken::new();
+        let mut serving = JoinSet::new();
+        let proxy = Arc::clone(&fixture.proxy);
+        serving.spawn(proxy.serve_connection(server, met(), shutdown.clone()));
+        let head = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
+        client.write_all(&[head.as_bytes(), early].concat()).await?;
+        let (far, _) = timeout(DEADLINE, listener.accept()).await??;
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"\r\n\r\n") {
+            answer.push(timeout(DEADLINE, client.read_u8()).await??);
+        }
+        let answer = String::from_utf8(answer)?;
+        ensure!(answer.starts_with("HTTP/1.1 200 "), "{answer}");
+        ensure!(
+            !answer.to_ascii_lowercase().contains("content-length"),
+            "{answer}"
+        );
+        Ok(Self {
+            client,
+            far,
+            shutdown,
+            serving,
+            _directory: directory,
+        })
+    }
+
+    async fn is_over(&mut self) -> anyhow::Result<()> {
+        while let Some(served) = timeout(DEADLINE, self.serving.join_next()).await? {
+            served?;
+        }
+        Ok(())
+    }
+}
+
+async fn rest(stream: &mut TcpStream) -> anyhow::Result<Vec<u8>> {
+    let mut read = Vec::new();
+    timeout(DEADLINE, stream.read_to_end(&mut read)).await??;
+    Ok(read)
+}
+
+#[tokio::test]
+async fn each_side_ends_its_half_when_it_has_said_all() -> anyhow::Result<()> {
+    let mut tunnel = Tunnel::open(b"early ").await?;
+    tunnel.client.write_all(b"question").await?;
+    tunnel.client.shutdown().await?;
+    assert_eq!(rest(&mut tunnel.far).await?, b"early question");
+    let answer = vec![7; 3_000_000];
+    let sent = async {
+        tunnel.far.write_all(&answer).await?;
+        tunnel.far.shutdown().await
+    };
+    let (sent, read) = tokio::join!(sent, rest(&mut tunnel.client));
+    sent?;
+    assert!(read? == answer);
+    tunnel.is_over().await
+}
+
+#[tokio::test]
+async fn the_far_end_may_be_the_first_to_end() -> anyhow::Result<()> {
+    let mut tunnel = Tunnel::open(b"").await?;
+    tunnel.far.write_all(b"bye").await?;
+    tunnel.far.shutdown().await?;
+    assert_eq!(rest(&mut tunnel.client).await?, b"bye");
+    tunnel.client.write_all(b"last word").await?;
+    tunnel.client.shutdown().await?;
+    assert_eq!(rest(&mut tunnel.far).await?, b"last word");
+    tunnel.is_over().await
+}
+
+#[tokio::test]
+async fn a_drain_ends_a_tunnel_on_which_nothing_moves() -> anyhow::Result<()> {
+    let mut tunnel = Tunnel::open(b"").await?;
+    tunnel.client.write_all(b"x").await?;
+    assert_eq!(timeout(DEADLINE, tunnel.far.read_u8()).await??, b'x');
+    tunnel.shutdown.cancel();
+    assert_eq!(rest(&mut tunnel.client).await?, b"");
+    drop(tunnel.client.shutdown().await);
+    assert_eq!(rest(&mut tunnel.far).await?, b"");
+    tunnel.is_over().await
+}
+
+#[tokio::test]
+async fn what_cannot_be_reached_or_may_not_be_is_refused() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let closed = TcpListener::bind("127.0.0.1:0").await?.local_addr()?;
+    let raw = toml::from_str(&format!(
+        "tunnel_ports = [443, {}]\n[[registry]]\nname = \"r.example\"\nendpoint = \"https://{closed}\"\n",
+        closed.port()
+    ))?;
+    let fixture = Fixture::with(directory.path(), raw).await?;
+    for (target, status, code) in [
+        (closed.to_string(), 502, "UNAVAILABLE"),
+        ("127.0.0.1:443".to_owned(), 403, "DENIED"),
+        ("[::1]:443".to_owned(), 403, "DENIED"),
+        ("169.254.169.254:443".to_owned(), 403, "DENIED"),
+        ("example.com:25".to_owned(), 403, "DENIED"),
+        ("u:p@example.com:443".to_owned(), 400, "NAME_INVALID"),
+    ] {
+        let reply = fixture.ask("CONNECT", &target, "").await?;
+        let seen = (reply.status, reply.code());
+        assert_eq!(seen, (status, code.to_owned()), "{target}");
+    }
+    Ok(())
+}
