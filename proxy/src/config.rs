@@ -209,10 +209,8 @@ impl RawConfig {
                     .map(|error| ConfigError::new(&error.key, error.problem)),
             );
         });
-        let rules = source
-            .as_ref()
-            .ok()
-            .and_then(|source| self.rules(source, &mut problems));
+        let rules = source.as_ref().ok();
+        let rules = rules.and_then(|source| self.rules(source, &mut problems));
         let transparent_listen = self.transparent_listen();
         let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
         problems.extend(self.too_open());
@@ -237,20 +235,13 @@ impl RawConfig {
         let pseudonym = surroundings.pseudonym.to_owned();
         Ok(Config {
             listen: self.listen,
-            also_listen: self.also_listen,
+            also_listen: self.also_listen.clone(),
             transparent_listen,
             rules,
             tls: self.tls,
             router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
             source: source::Config {
-                timeouts: Timeouts {
-                    connect: self.upstream_connect_timeout,
-                    response: self.upstream_response_timeout,
-                    stall: self.upstream_stall_timeout,
-                    fallback: self.upstream_fallback_timeout,
-                    fallback_memory: self.upstream_fallback_memory,
-                    ..Timeouts::default()
-                },
+                timeouts: self.timeouts(),
                 pseudonym: surroundings.pseudonym.to_owned(),
                 ..source
             },
@@ -265,6 +256,17 @@ impl RawConfig {
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
         })
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: self.upstream_connect_timeout,
+            response: self.upstream_response_timeout,
+            stall: self.upstream_stall_timeout,
+            fallback: self.upstream_fallback_timeout,
+            fallback_memory: self.upstream_fallback_memory,
+            ..Timeouts::default()
+        }
     }
 
     fn rules(&self, source: &source::Config, problems: &mut Vec<ConfigError>) -> Option<Rules> {

@@ -14,12 +14,19 @@ use crate::stage::{PROGRAMS, golden, workspace};
 
 const REGISTRY_NAME: &str = "registry.test:5000";
 
+/// What a client has beside the proxy and what was installed for it.
+#[derive(Debug, Default)]
+struct More {
+    files: Vec<(String, String)>,
+    variables: Vec<(String, String)>,
+}
+
 /// Pulls `name`, whose registry is `registry`, by `client`, which `darter ca install RUNTIME` has
-/// taught to trust Darter for it, and has these variables.
+/// taught to trust Darter for it, and has this besides.
 fn pulls(
     clients: &[(Client, &str)],
     (registry_name, name): (&str, &str),
-    variables: impl Fn(&Home) -> Result<(Vec<(String, String)>, Vec<(String, String)>)>,
+    more: impl Fn(&Home) -> Result<More>,
 ) -> Result<()> {
     if !can_run(&PROGRAMS)? {
         return Ok(());
@@ -40,7 +47,10 @@ fn pulls(
             entry("docker.io", REGISTRY, &papers),
         );
         let darter = Darter::in_room_with(&config, &room, &home)?;
-        let (mut files, mut variables) = variables(&home)?;
+        let More {
+            mut files,
+            mut variables,
+        } = more(&home)?;
         variables.push(("HTTPS_PROXY".to_owned(), format!("http://{MIRROR}")));
         if !runtime.is_empty() {
             files.extend(home.ca_install(runtime, registry_name)?);
@@ -64,8 +74,8 @@ fn pulls(
     Ok(())
 }
 
-fn nothing_more(_: &Home) -> Result<(Vec<(String, String)>, Vec<(String, String)>)> {
-    Ok((Vec::new(), Vec::new()))
+fn nothing_more(_: &Home) -> Result<More> {
+    Ok(More::default())
 }
 
 #[test]
@@ -99,7 +109,8 @@ fn dockerd_pulls_from_docker_hub_with_the_directory_that_install_tells_of() -> R
             home.ca_of("docker.io")?,
         )];
         let directories = "/etc/docker/trust:/etc/ssl/certs".to_owned();
-        Ok((files, vec![("SSL_CERT_DIR".to_owned(), directories)]))
+        let variables = vec![("SSL_CERT_DIR".to_owned(), directories)];
+        Ok(More { files, variables })
     };
     pulls(&[(Client::Dockerd, "")], ("docker.io", "sealed"), trust)
 }
