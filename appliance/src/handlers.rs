@@ -1,7 +1,12 @@
 //! Hands accepted connections to the roles. Connections of other hosts are opened with mutual TLS
 //! here, so that a role is given the decrypted stream and the name in the certificate.
 
-use std::{io, net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures_util::{
     FutureExt as _,
@@ -103,9 +108,9 @@ impl Handler for RedirectedHandler {
 
 /// Where the client of a redirected connection was going.
 fn original_destination(stream: &TcpStream, own: SocketAddr) -> io::Result<SocketAddr> {
-    Ok(match own {
-        SocketAddr::V4(_) => sockopt::ip_original_dst(stream)?.into(),
-        SocketAddr::V6(_) => sockopt::ipv6_original_dst(stream)?.into(),
+    Ok(match own.ip().to_canonical() {
+        IpAddr::V4(_) => sockopt::ip_original_dst(stream)?.into(),
+        IpAddr::V6(_) => sockopt::ipv6_original_dst(stream)?.into(),
     })
 }
 

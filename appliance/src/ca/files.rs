@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
 use proxy::Owner;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustix::fs::{FlockOperation, flock};
@@ -43,6 +43,9 @@ pub(super) struct Stamp {
     inode: u64,
     modified: SystemTime,
 }
+
+/// Authorities of one data directory. Patterns intercept any number of names, and each has its own.
+const AUTHORITIES_MAX: usize = 1024;
 
 const KEY: &str = "key.pem";
 const CERTIFICATE: &str = "ca.pem";
@@ -126,6 +129,13 @@ impl Authorities {
 
     fn make(&self, owner: &Owner, now: SystemTime) -> anyhow::Result<Authority> {
         let directory = self.directory(owner);
+        if !directory.exists() {
+            let count = fs::read_dir(self.root())?.count();
+            ensure!(
+                count <= AUTHORITIES_MAX,
+                "there are {AUTHORITIES_MAX} authorities already; remove what is not needed"
+            );
+        }
         self.make_directory(&directory)?;
         let key = match fs::read_to_string(directory.join(KEY)) {
             Ok(text) => KeyPair::from_pem(&text)?,

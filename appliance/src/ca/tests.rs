@@ -139,6 +139,22 @@ fn what_a_power_cut_left_is_made_whole() {
 }
 
 #[test]
+fn names_that_a_pattern_lets_in_make_no_end_of_authorities() {
+    let directory = tempfile::tempdir().unwrap();
+    let authorities = Authorities::new(directory.path());
+    for number in 0..1024 {
+        let own = directory.path().join(format!("ca/r{number}.example"));
+        fs::create_dir_all(own).unwrap();
+    }
+    assert!(
+        authorities
+            .open(&registry("one.more.example"), now())
+            .is_err()
+    );
+    assert!(authorities.open(&registry("r7.example"), now()).is_ok());
+}
+
+#[test]
 fn many_at_once_are_given_one_authority() {
     let directory = tempfile::tempdir().unwrap();
     let authorities = Authorities::new(directory.path());

@@ -116,6 +116,11 @@ impl Interceptor {
     }
 }
 
+/// The same address, whether or not a socket of IPv6 has told it.
+fn canonical(address: SocketAddr) -> SocketAddr {
+    SocketAddr::new(address.ip().to_canonical(), address.port())
+}
+
 #[expect(
     clippy::disallowed_methods,
     reason = "the driver of these connections is their clock"

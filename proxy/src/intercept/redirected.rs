@@ -9,7 +9,9 @@ use swarm::source::ClientPlace;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
-use super::{Met, handshake::read_opening, rejections::Asking, rules::Place, tunnel::Onward};
+use super::{
+    Met, canonical, handshake::read_opening, rejections::Asking, rules::Place, tunnel::Onward,
+};
 use crate::{
     line::{Cut, Line},
     metrics::ConnectWay,
@@ -29,13 +31,27 @@ impl Proxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        self.metrics.connections.inc();
+        self.redirect(stream, met, original, &shutdown).await;
+        self.metrics.connections.dec();
+    }
+
+    async fn redirect<S>(
+        self: &Arc<Self>,
+        stream: S,
+        met: Met,
+        original: SocketAddr,
+        shutdown: &CancellationToken,
+    ) where
+        S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+    {
         let stall_limit = self.config.client_stall_timeout;
         let mut line = Line::new(stream, Bytes::new(), Arc::<Cut>::default(), stall_limit);
         let place = Place::from(original);
         let opening = read_opening(&mut line).await;
         // A connection of ours is known by now: it says nothing before it is.
-        let is_ours = self.intercept.own_ends().contains(&met.client);
-        if is_ours || original == met.own {
+        let is_ours = self.intercept.own_ends().contains(&canonical(met.client));
+        if is_ours || canonical(original) == canonical(met.own) {
             self.metrics.connect(ConnectWay::Refused);
             tracing::warn!(
                 client = %met.client,
@@ -59,9 +75,9 @@ impl Proxy {
             };
             if !self.intercept.rejections().holds(&asking, super::now()) {
                 let meant = (asking, onward);
-                return Box::pin(self.serve_as(line, served, meant, met, &shutdown)).await;
+                return Box::pin(self.serve_as(line, served, meant, met, shutdown)).await;
             }
         }
-        self.pass_on(line, onward, met, &shutdown).await;
+        self.pass_on(line, onward, met, shutdown).await;
     }
 }

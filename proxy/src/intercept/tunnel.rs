@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{Interceptor, Met, now, rules::Place};
+use super::{Interceptor, Met, canonical, now, rules::Place};
 use crate::{
     line::Line,
     metrics::{ConnectWay, Direction, Metrics},
@@ -119,7 +119,7 @@ impl Proxy {
 
 impl<'a> OwnEnd<'a> {
     fn new(interceptor: &'a Interceptor, far: &TcpStream) -> Self {
-        let address = far.local_addr().ok();
+        let address = far.local_addr().ok().map(canonical);
         interceptor.own_ends().extend(address);
         Self {
             interceptor,
