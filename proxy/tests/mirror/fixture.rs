@@ -128,6 +128,15 @@ impl Fixture {
     }
 
     pub(crate) async fn with(directory: &Path, raw: RawConfig) -> anyhow::Result<Self> {
+        Self::proving(directory, raw, Arc::new(NoCertificates)).await
+    }
+
+    /// With certificates that prove something.
+    pub(crate) async fn proving(
+        directory: &Path,
+        raw: RawConfig,
+        certificates: Arc<dyn Certificates>,
+    ) -> anyhow::Result<Self> {
         let surroundings = Surroundings {
             data_dir: directory,
             pseudonym: "darter-test",
@@ -145,7 +154,7 @@ impl Fixture {
             engine: engine.clone(),
             upstream: upstream.clone(),
             tunnels,
-            certificates: Arc::new(NoCertificates),
+            certificates,
             metrics,
             clock,
         };
