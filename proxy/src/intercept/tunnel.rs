@@ -239,3 +239,43 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Counted<'_, S> {
         Pin::new(&mut *self.stream).poll_shutdown(context)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::time::Instant;
+
+    use super::*;
+
+    /// How long a tunnel is waited for that carries a byte after each of `pauses`.
+    async fn stood_still_after(pauses: &[Duration], shutdown: &CancellationToken) -> Duration {
+        #[expect(clippy::disallowed_methods, reason = "the clock of the test is paused")]
+        let began = Instant::now();
+        let carried = Carried::default();
+        let bytes = async {
+            for pause in pauses {
+                sleep(*pause).await;
+                carried.up.fetch_add(1, Ordering::Relaxed);
+            }
+            std::future::pending::<()>().await;
+        };
+        tokio::select! {
+            () = bytes => {}
+            () = carried.stands_still(shutdown) => {}
+        }
+        began.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_tunnel_ends_when_nothing_has_moved_for_long() {
+        let running = CancellationToken::new();
+        let minutes = |count: u64| Duration::from_secs(60 * count);
+        let idle = stood_still_after(&[], &running).await;
+        assert!(idle >= minutes(15) && idle < minutes(16), "{idle:?}");
+        let busy = stood_still_after(&[minutes(10); 3], &running).await;
+        assert!(busy >= minutes(45) && busy < minutes(61), "{busy:?}");
+        let draining = CancellationToken::new();
+        draining.cancel();
+        let drained = stood_still_after(&[Duration::from_secs(1)], &draining).await;
+        assert!(drained < Duration::from_secs(5), "{drained:?}");
+    }
+}

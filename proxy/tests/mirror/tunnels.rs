@@ -29,12 +29,22 @@ struct Tunnel {
 impl Tunnel {
     /// `early` is sent right behind the CONNECT, before it is answered.
     async fn open(early: &[u8]) -> anyhow::Result<Self> {
+        Self::open_by("", early).await
+    }
+
+    /// To a registry that is intercepted, as far as that is possible.
+    async fn open_intercepted(early: &[u8]) -> anyhow::Result<Self> {
+        Self::open_by("intercept = [\"ADDRESS\"]\n", early).await
+    }
+
+    async fn open_by(proxy: &str, early: &[u8]) -> anyhow::Result<Self> {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let directory = tempfile::tempdir()?;
         // An address of this host is reached only where the configuration has it.
         let raw = toml::from_str(&format!(
-            "tunnel_ports = [{}]\n[[registry]]\nname = \"r.example\"\nendpoint = \"https://{address}\"\n",
+            "{}tunnel_ports = [{}]\n[[registry]]\nname = \"{address}\"\n",
+            proxy.replace("ADDRESS", &address.to_string()),
             address.port()
         ))?;
         let fixture = Fixture::with(directory.path(), raw).await?;
@@ -142,6 +152,37 @@ async fn what_cannot_be_reached_or_may_not_be_is_refused() -> anyhow::Result<()>
         let reply = fixture.ask("CONNECT", &target, "").await?;
         let seen = (reply.status, reply.code());
         assert_eq!(seen, (status, code.to_owned()), "{target}");
+    }
+    Ok(())
+}
+
+/// The first bytes of a ClientHello that names nobody: rustls sends no name for an address.
+fn client_hello() -> anyhow::Result<Vec<u8>> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let config = rustls::ClientConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    let mut client = rustls::ClientConnection::new(Arc::new(config), "127.0.0.1".try_into()?)?;
+    let mut bytes = Vec::new();
+    client.write_tls(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// There is no authority here, and much is no TLS: neither takes the registry away.
+#[tokio::test]
+async fn what_cannot_be_answered_in_the_name_of_a_registry_is_passed_on_to_it() -> anyhow::Result<()>
+{
+    for said in [client_hello()?, b"GET / HTTP/1.1\r\n\r\n".to_vec()] {
+        let mut tunnel = Tunnel::open_intercepted(&said).await?;
+        let mut heard = vec![0; said.len()];
+        timeout(DEADLINE, tunnel.far.read_exact(&mut heard)).await??;
+        assert!(heard == said);
+        tunnel.far.write_all(b"answer").await?;
+        tunnel.far.shutdown().await?;
+        assert_eq!(rest(&mut tunnel.client).await?, b"answer");
+        tunnel.client.shutdown().await?;
+        tunnel.is_over().await?;
     }
     Ok(())
 }

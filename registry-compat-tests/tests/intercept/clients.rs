@@ -1,15 +1,18 @@
 //! Every client by the image's own name, in a room where only Darter can reach the registry.
 
-use anyhow::{Context as _, Result};
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result, ensure};
 use registry_compat_tests::{
     can_run,
     clients::{Client, MIRROR, Naming, Own, Reference, Visit},
     darter::{Darter, Home},
     namespace::{REGISTRY, Room},
+    process,
     registry::Registry,
 };
 
-use super::{entry, papers::Papers};
+use super::{LIMIT, entry, papers::Papers};
 use crate::stage::{PROGRAMS, golden, workspace};
 
 const REGISTRY_NAME: &str = "registry.test:5000";
@@ -19,6 +22,44 @@ const REGISTRY_NAME: &str = "registry.test:5000";
 struct More {
     files: Vec<(String, String)>,
     variables: Vec<(String, String)>,
+}
+
+/// A room with a registry that shows its own certificate, which only Darter can reach, and a Darter
+/// that answers for it and for docker.io.
+struct Scene {
+    room: Room,
+    registry: Registry,
+    home: Home,
+    darter: Darter,
+}
+
+// === impl Scene ===
+
+impl Scene {
+    fn open(directory: &Path, content: &Path, papers: &Papers) -> Result<Self> {
+        let room = Room::open(directory)?;
+        let start = |program: &str| room.registry(program);
+        let address = room.registry_address();
+        let registry = Registry::start_with(&papers.tls(), content, address, start)?;
+        let home = Home::new()?;
+        let config = format!(
+            "[proxy]\nintercept = [\"{REGISTRY_NAME}\", \"docker.io\", \"{REGISTRY}\"]\n{}{}{}",
+            entry(REGISTRY_NAME, REGISTRY, papers),
+            entry("docker.io", REGISTRY, papers),
+            entry(REGISTRY, REGISTRY, papers),
+        );
+        let darter = Darter::in_room_with(&config, &room, &home)?;
+        Ok(Self {
+            room,
+            registry,
+            home,
+            darter,
+        })
+    }
+}
+
+fn papers() -> Result<Papers> {
+    Papers::of(&["registry.test", "registry-1.docker.io", "10.77.0.2"])
 }
 
 /// Pulls `name`, whose registry is `registry`, by `client`, which `darter ca install RUNTIME` has
@@ -33,20 +74,16 @@ fn pulls(
     }
     let golden = golden()?;
     let directory = workspace()?;
-    let papers = Papers::of(&["registry.test", "registry-1.docker.io", "10.77.0.2"])?;
+    let papers = papers()?;
     for (client, runtime) in clients {
-        let room = Room::open(&directory.path().join(format!("room-{client:?}")))?;
+        let own = directory.path().join(format!("room-{client:?}"));
         let content = golden.registry_directory();
-        let start = |program: &str| room.registry(program);
-        let address = room.registry_address();
-        let registry = Registry::start_with(&papers.tls(), &content, address, start)?;
-        let home = Home::new()?;
-        let config = format!(
-            "[proxy]\nintercept = [\"{REGISTRY_NAME}\", \"docker.io\"]\n{}{}",
-            entry(REGISTRY_NAME, REGISTRY, &papers),
-            entry("docker.io", REGISTRY, &papers),
-        );
-        let darter = Darter::in_room_with(&config, &room, &home)?;
+        let Scene {
+            room,
+            registry,
+            home,
+            darter,
+        } = Scene::open(&own, &content, &papers)?;
         let More {
             mut files,
             mut variables,
@@ -113,4 +150,35 @@ fn dockerd_pulls_from_docker_hub_with_the_directory_that_install_tells_of() -> R
         Ok(More { files, variables })
     };
     pulls(&[(Client::Dockerd, "")], ("docker.io", "sealed"), trust)
+}
+
+/// It trusts the registry's own authority and not ours. The registry is called by its address, since
+/// Darter knows no other name for it here.
+#[test]
+fn a_client_in_go_that_does_not_trust_us_is_passed_on_the_next_time() -> Result<()> {
+    if !can_run(&PROGRAMS)? {
+        return Ok(());
+    }
+    let (directory, papers) = (workspace()?, papers()?);
+    let content = directory.path().join("registry");
+    let scene = Scene::open(&directory.path().join("room"), &content, &papers)?;
+    let authority = fs::read_to_string(papers.ca())?;
+    scene.room.write("/root/trust/ca.crt", &authority)?;
+    let inspect = || -> Result<String> {
+        let mut inspect = scene.room.client("skopeo");
+        inspect.env("HTTPS_PROXY", format!("http://{MIRROR}"));
+        inspect.args(["inspect", "--cert-dir", "/root/trust"]);
+        inspect.arg(format!("docker://{REGISTRY}/team/none:latest"));
+        Ok(process::run(inspect, LIMIT)?.output)
+    };
+    let first = inspect()?;
+    ensure!(first.contains("x509: "), "{first}");
+    let second = inspect()?;
+    ensure!(
+        second.contains("manifest unknown"),
+        "{second}\n{}",
+        scene.darter.log()?
+    );
+    scene.registry.asked_only_by("skopeo/")?;
+    scene.darter.stop()
 }

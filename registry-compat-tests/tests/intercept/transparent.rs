@@ -38,22 +38,30 @@ struct Scene {
 impl Scene {
     fn open(rules: &str) -> Result<Self> {
         let directory = workspace()?;
-        let papers = Papers::of(&["registry.test", "other.test", "10.77.0.2"])?;
+        let papers = Papers::of(&["registry.test", "other.test", "10.77.0.2", "fd77::2"])?;
         let room = Room::open(&directory.path().join("room"))?;
         let golden = golden()?;
         let content = golden.registry_directory();
         let start = |program: &str| room.registry(program);
-        let registry = Registry::start_with(&papers.tls(), &content, REGISTRY.parse()?, start)?;
+        let both_families = "[::]:443".parse()?;
+        let registry = Registry::start_with(&papers.tls(), &content, both_families, start)?;
         let home = Home::new()?;
         let config = format!(
             "[proxy]\nintercept = [\"registry.test\"]\ntransparent_listen = \"127.0.0.1:65443\"\n{}",
             entry("registry.test", REGISTRY, &papers),
         );
         let darter = Darter::in_room_with(&config, &room, &home)?;
-        // Everybody has the way to the registry here; the rules turn it round.
-        let mut route = room.client("ip");
-        route.args(["route", "add", "10.77.0.2/32", "dev", "up0"]);
-        process::check(route, LIMIT)?;
+        // Everybody has the way to the registry here, in both families; the rules turn it round.
+        let (inside, outside) = (room.client("ip"), room.registry("ip"));
+        let again = || room.client("ip");
+        for (mut ip, arguments) in [
+            (inside, "route add 10.77.0.2/32 dev up0"),
+            (outside, "addr add fd77::2/64 dev down0 nodad"),
+            (again(), "addr add fd77::1/64 dev up0 nodad"),
+        ] {
+            ip.args(arguments.split(' '));
+            process::check(ip, LIMIT)?;
+        }
         let file = home.write("darter.nft", rules)?;
         let mut load = room.client("nft");
         load.arg("-f").arg(file);
@@ -122,13 +130,41 @@ fn a_client_that_knows_no_proxy_pulls_through_darter() -> Result<()> {
 }
 
 #[test]
+fn a_name_is_known_in_either_family_of_addresses() -> Result<()> {
+    if !can_run(&programs())? {
+        return Ok(());
+    }
+    let scene = Scene::open(&rules(&DARTER_UID.to_string())?)?;
+    let authority = scene.home.path().join("local.pem");
+    fs::write(&authority, scene.home.ca_of("registry.test")?)?;
+    for address in ["10.77.0.2", "[fd77::2]"] {
+        let mut curl = scene.room.client("curl");
+        curl.args(["--silent", "--show-error", "--max-time", "50", "--cacert"])
+            .arg(&authority);
+        curl.args(["--resolve", &format!("registry.test:443:{address}")]);
+        curl.arg("https://registry.test/v2/");
+        let told = process::check(curl, LIMIT);
+        ensure!(told? == "{}", "{address}");
+    }
+    ensure!(
+        scene.registry.accesses()?.is_empty(),
+        "the ping is answered here"
+    );
+    scene.darter.stop()
+}
+
+#[test]
 fn what_is_not_intercepted_goes_where_it_was_going() -> Result<()> {
     if !can_run(&programs())? {
         return Ok(());
     }
     let scene = Scene::open(&rules(&DARTER_UID.to_string())?)?;
     let its_own = scene.papers.ca();
-    for url in ["https://other.test/v2/", "https://10.77.0.2/v2/"] {
+    for url in [
+        "https://other.test/v2/",
+        "https://10.77.0.2/v2/",
+        "https://[fd77::2]/v2/",
+    ] {
         let seen = scene.ask(url, &its_own)?;
         ensure!(seen == "200", "{url}: {seen}\n{}", scene.darter.log()?);
     }
@@ -141,7 +177,7 @@ fn what_is_not_intercepted_goes_where_it_was_going() -> Result<()> {
         let line = told.lines().find(|line| line.starts_with(name));
         Ok(line.unwrap_or_default().to_owned())
     };
-    ensure!(in_room(metric)?.ends_with(" 2"), "{}", in_room(metric)?);
+    ensure!(in_room(metric)?.ends_with(" 3"), "{}", in_room(metric)?);
     // Who does not trust us is passed on the next time.
     let untrusting = "https://registry.test/v2/";
     let first = scene.ask(untrusting, &its_own)?;

@@ -130,6 +130,8 @@ impl Tunnels {
     ) -> Result<Vec<SocketAddr>, TunnelError> {
         let trust = match place {
             ClientPlace::Local => Trust::Private,
+            // What the operator wrote down may be private.
+            ClientPlace::Elsewhere if self.is_written_so(host, port) => Trust::Private,
             ClientPlace::Elsewhere => Trust::Global,
         };
         let mut judged = Vec::new();
@@ -164,6 +166,12 @@ impl Tunnels {
             IpAddr::V6(address) => Host::Ipv6(address),
         };
         self.written.contains(&Authority { host, port })
+    }
+
+    /// Whether the configuration has this place by this name.
+    fn is_written_so(&self, host: &str, port: u16) -> bool {
+        let host = Host::parse(host);
+        host.is_ok_and(|host| self.written.contains(&Authority { host, port }))
     }
 
     async fn first_of(
@@ -302,6 +310,20 @@ mod tests {
             ClientPlace::Local,
         );
         assert!(other_port.is_err(), "{other_port:?}");
+    }
+
+    #[test]
+    fn a_configured_name_may_lead_to_a_private_address_for_everybody() {
+        let tunnels = tunnels(&["https://r.corp:5000".to_owned()], &[], &[]);
+        let leads = |host: &str, port, address: &str| {
+            let found = [address.parse().unwrap()];
+            let judged = tunnels.judged(host, &found, port, ClientPlace::Elsewhere);
+            judged.is_ok()
+        };
+        assert!(leads("r.corp", 5000, "10.0.0.1"));
+        assert!(!leads("r.corp", 443, "10.0.0.1"));
+        assert!(!leads("other.corp", 5000, "10.0.0.1"));
+        assert!(!leads("r.corp", 5000, "127.0.0.1"));
     }
 
     #[tokio::test]
