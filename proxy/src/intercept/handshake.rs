@@ -3,7 +3,8 @@
 
 use std::{io, sync::Arc, time::Duration};
 
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
+use http::uri::Authority;
 use rustls::AlertDescription;
 use rustls_pki_types::ServerName;
 use tokio::{
@@ -55,6 +56,9 @@ impl Proxy {
         let Next { asking, onward } = next;
         if onward.far.is_none() {
             let opening = read_opening(&mut line).await;
+            if opening == Opening::Incomplete {
+                return line.close().await;
+            }
             let rules = &self.config.rules;
             if let Some(served) = rules.opened(&onward.place, &opening, &self.config.source) {
                 let meant = (asking, onward);
@@ -77,10 +81,13 @@ impl Proxy {
     {
         let owner = Owner::Registry(served.registry.clone());
         let certificates = &self.intercept.certificates;
-        let config = match certificates.tls(&owner, &served.name).await {
-            Ok(config) => config,
-            Err(error) => {
-                tracing::warn!(%error, "a connection is passed on instead of answered");
+        let inside = served.place.authority().parse::<Authority>();
+        let (inside, config) = match (inside, certificates.tls(&owner, &served.name).await) {
+            (Ok(inside), Ok(config)) => (inside, config),
+            (inside, config) => {
+                let error = config.err().map(|error| error.to_string());
+                let error = error.or(inside.err().map(|error| error.to_string()));
+                tracing::warn!(host = %served.place, error, "a connection is passed on, not answered");
                 return self.pass_on(line, onward, met, shutdown).await;
             }
         };
@@ -88,8 +95,7 @@ impl Proxy {
         match handshake(line, TlsAcceptor::from(config)).await {
             Ok(stream) => {
                 self.intercept.rejections().forget(&asking);
-                let inside = served.place.authority().parse().ok();
-                self.serve_tls(stream, inside, met, shutdown).await;
+                self.serve_tls(stream, Some(inside), met, shutdown).await;
             }
             Err(error) => self.note_rejection(asking, &served, &error),
         }
@@ -100,17 +106,22 @@ impl Proxy {
             tracing::debug!(client = %asking.client, host = asking.host, %error, "no TLS handshake");
             return;
         };
+        let (client, agent, host) = (asking.client, asking.agent.clone(), asking.host.clone());
+        let is_sure = self.intercept.rejections().note(asking, rejection, now());
+        if !is_sure {
+            tracing::info!(%client, agent, host, %error, "a client left in the handshake");
+            return;
+        }
         self.metrics.rejections.inc();
         let registry = &served.registry;
         tracing::warn!(
-            client = %asking.client,
-            agent = asking.agent,
-            host = asking.host,
+            %client,
+            agent,
+            host,
             %error,
             "a client does not trust the certificate for {registry} and is passed on to it for a \
              while: run `darter ca install RUNTIME --registry {registry}`",
         );
-        self.intercept.rejections().note(asking, rejection, now());
     }
 
     /// Serves the requests on a connection whose TLS ended here; they are for `inside`, or for the
@@ -118,7 +129,7 @@ impl Proxy {
     pub(crate) async fn serve_tls<S>(
         self: &Arc<Self>,
         stream: TlsStream<Line<S>>,
-        inside: Option<http::uri::Authority>,
+        inside: Option<Authority>,
         met: Met,
         shutdown: &CancellationToken,
     ) where
@@ -134,7 +145,7 @@ impl Proxy {
         let cut = Arc::new(Cut::default());
         let line = Line::new(
             stream,
-            bytes::Bytes::new(),
+            Bytes::new(),
             Arc::clone(&cut),
             self.config.client_stall_timeout,
         );
@@ -157,19 +168,25 @@ impl Proxy {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
+        let own = met.own.ip().to_canonical();
         let Opening::Tls(hello) = read_opening(&mut line).await else {
             return Some(line);
         };
         let name = match hello.sni.as_deref() {
-            None => ServerName::from(met.own.ip().to_canonical()),
+            None => ServerName::from(own),
             Some("localhost") => ServerName::try_from("localhost").ok()?,
             Some(_) => return Some(line),
         };
-        let is_loopback = met.own.ip().to_canonical().is_loopback();
-        let certificates = &self.intercept.certificates;
-        let config = match certificates.tls(&Owner::Loopback, &name).await {
-            Ok(config) if is_loopback => config,
-            Ok(_) => return Some(line),
+        if !own.is_loopback() {
+            return Some(line);
+        }
+        let config = match self
+            .intercept
+            .certificates
+            .tls(&Owner::Loopback, &name)
+            .await
+        {
+            Ok(config) => config,
             Err(error) => {
                 tracing::warn!(%error, "the mirror cannot speak TLS");
                 return Some(line);
@@ -197,7 +214,8 @@ where
     }
 }
 
-/// What the client begins with. All that was read stands before the line again.
+/// What the client begins with; [`Opening::Incomplete`] where it is gone without a word. All that was
+/// read stands before the line again.
 pub(super) async fn read_opening<S>(line: &mut Line<S>) -> Opening
 where
     S: AsyncRead + AsyncWrite + Unpin,
@@ -212,6 +230,7 @@ where
             read.reserve(OPENING_CHUNK);
             match line.read_buf(&mut read).await {
                 Ok(len) if len > 0 => {}
+                Ok(_) | Err(_) if read.is_empty() => return Opening::Incomplete,
                 Ok(_) | Err(_) => return Opening::Other,
             }
         }

@@ -29,9 +29,12 @@ const CONNECTION_WINDOW: u32 = 4 << 20;
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// Runs the streams of one connection, which ends when they have.
-#[derive(Debug, Clone)]
-struct Streams(TaskTracker);
+/// Runs the streams of one connection, which end with it.
+#[derive(Debug, Clone, Default)]
+struct Streams {
+    tasks: TaskTracker,
+    over: CancellationToken,
+}
 
 /// Serves `line` until either side is done with it; once `shutdown` is cancelled, or when no request
 /// has come for long, no further stream is begun.
@@ -39,7 +42,7 @@ pub(super) async fn serve<S>(line: Line<S>, stage: Arc<Stage>, shutdown: &Cancel
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
-    let streams = Streams(TaskTracker::new());
+    let streams = Streams::default();
     let (pulse, mut felt) = watch::channel(0_u64);
     let pulse = Arc::new(pulse);
     let (idle_timeout, stall_timeout) = {
@@ -85,8 +88,10 @@ where
             }
         }
     }
-    streams.0.close();
-    streams.0.wait().await;
+    // What still runs has nobody to answer.
+    streams.over.cancel();
+    streams.tasks.close();
+    streams.tasks.wait().await;
 }
 
 fn beat(pulse: &watch::Sender<u64>) {
@@ -105,6 +110,8 @@ where
     F: Future<Output: Send> + Send + 'static,
 {
     fn execute(&self, stream: F) {
-        self.0.spawn(stream);
+        let over = self.over.clone();
+        let running = async move { over.run_until_cancelled(stream).await };
+        self.tasks.spawn(running);
     }
 }

@@ -10,7 +10,8 @@ use tokio::io::{AsyncRead, AsyncWrite};
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Met, canonical, handshake::read_opening, rejections::Asking, rules::Place, tunnel::Onward,
+    Met, canonical, handshake::read_opening, hello::Opening, rejections::Asking, rules::Place,
+    tunnel::Onward,
 };
 use crate::{
     line::{Cut, Line},
@@ -49,6 +50,9 @@ impl Proxy {
         let mut line = Line::new(stream, Bytes::new(), Arc::<Cut>::default(), stall_limit);
         let place = Place::from(original);
         let opening = read_opening(&mut line).await;
+        if opening == Opening::Incomplete {
+            return line.close().await;
+        }
         // A connection of ours is known by now: it says nothing before it is.
         let is_ours = self.intercept.own_ends().contains(&canonical(met.client));
         if is_ours || canonical(original) == canonical(met.own) {

@@ -58,8 +58,9 @@ impl Rejections {
         seen.is_some_and(|seen| seen.is_sure && now < seen.since + MEMORY)
     }
 
-    /// Notes that this one rejected our certificate. Whoever only left must do so twice.
-    pub(crate) fn note(&mut self, asking: Asking, rejection: Rejection, now: Instant) {
+    /// Notes that this one rejected our certificate, and says whether that is sure: whoever only left
+    /// must do so twice.
+    pub(crate) fn note(&mut self, asking: Asking, rejection: Rejection, now: Instant) -> bool {
         self.seen.retain(|_, seen| now < seen.since + MEMORY);
         if self.seen.len() >= REMEMBERED_MAX && !self.seen.contains_key(&asking) {
             let oldest = self.seen.iter().min_by_key(|(_, seen)| seen.since);
@@ -73,6 +74,7 @@ impl Rejections {
             is_sure,
         };
         self.seen.insert(asking, seen);
+        is_sure
     }
 
     /// Notes that this one took it.
@@ -108,9 +110,9 @@ mod tests {
     #[expect(clippy::disallowed_methods, reason = "any origin will do")]
     fn who_leaves_without_a_word_must_do_so_twice() {
         let (mut rejections, now) = (Rejections::default(), Instant::now());
-        rejections.note(asking("", "a:443"), Rejection::Silent, now);
+        assert!(!rejections.note(asking("", "a:443"), Rejection::Silent, now));
         assert!(!rejections.holds(&asking("", "a:443"), now));
-        rejections.note(asking("", "a:443"), Rejection::Silent, now);
+        assert!(rejections.note(asking("", "a:443"), Rejection::Silent, now));
         assert!(rejections.holds(&asking("", "a:443"), now));
         rejections.forget(&asking("", "a:443"));
         assert!(!rejections.holds(&asking("", "a:443"), now));

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use anyhow::ensure;
+use futures_util::FutureExt as _;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -184,5 +185,31 @@ async fn what_cannot_be_answered_in_the_name_of_a_registry_is_passed_on_to_it() 
         tunnel.client.shutdown().await?;
         tunnel.is_over().await?;
     }
+    Ok(())
+}
+
+#[tokio::test]
+async fn nobody_is_asked_for_a_client_that_leaves_without_a_word() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?;
+    let raw = toml::from_str(&format!(
+        "intercept = [\"{address}\"]\n[[registry]]\nname = \"{address}\"\n"
+    ))?;
+    let fixture = Fixture::with(directory.path(), raw).await?;
+    let (mut client, server) = tokio::io::duplex(1024);
+    let shutdown = CancellationToken::new();
+    let serving = Arc::clone(&fixture.proxy).serve_connection(server, met(), shutdown);
+    let asking = async {
+        let head = format!("CONNECT {address} HTTP/1.1\r\nHost: x\r\n\r\n");
+        client.write_all(head.as_bytes()).await?;
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await?;
+        drop(client);
+        anyhow::Ok(answer)
+    };
+    let ((), answer) = timeout(DEADLINE, async { tokio::join!(serving, asking) }).await?;
+    assert_eq!(&answer?, b"HTTP/1.1 200");
+    assert!(listener.accept().now_or_never().is_none());
     Ok(())
 }
