@@ -151,6 +151,13 @@ impl Metrics {
         for collector in metrics.collectors() {
             registry.register(collector)?;
         }
+        // Told from the start, as what has no label is.
+        for way in ConnectWay::ALL {
+            metrics.connects.with_label_values(&[way.label()]);
+        }
+        for direction in Direction::ALL {
+            metrics.tunnel_bytes(direction);
+        }
         Ok(metrics)
     }
 
@@ -216,6 +223,8 @@ impl Metrics {
 // === impl ConnectWay, Direction ===
 
 impl ConnectWay {
+    const ALL: [Self; 3] = [Self::Intercepted, Self::Tunnelled, Self::Refused];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Intercepted => "intercepted",
@@ -226,6 +235,8 @@ impl ConnectWay {
 }
 
 impl Direction {
+    const ALL: [Self; 2] = [Self::Up, Self::Down];
+
     pub fn label(self) -> &'static str {
         match self {
             Self::Up => "up",
@@ -284,8 +295,6 @@ mod tests {
         metrics.bytes(ByteOrigin::Hit, 1);
         metrics.refusal(Fault::Slow);
         metrics.tag(TagAnswer::Stale);
-        metrics.connect(ConnectWay::Tunnelled);
-        metrics.tunnel_bytes(Direction::Up).inc();
         let seen: Vec<String> = registry
             .gather()
             .iter()

@@ -146,9 +146,16 @@ impl Authorities {
             }
             Err(error) => return Err(error.into()),
         };
+        let is_renewed = directory.join(CERTIFICATE).exists();
         let certificate = issue::authority(owner, &key, now)?;
         self.write(&directory.join(CERTIFICATE), &certificate, CERTIFICATE_MODE)?;
-        tracing::info!(directory = %directory.display(), "a local authority has a new certificate");
+        if is_renewed {
+            tracing::warn!(
+                directory = %directory.display(),
+                "a local authority has a new certificate: run `darter ca install` again for the \
+                 runtimes that trust it, before the last one ends"
+            );
+        }
         read(&directory, now)?.context("what was written is not what is read")
     }
 
