@@ -12,9 +12,10 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::select_ok;
 use tokio::{
     net::TcpStream,
-    time::{error::Elapsed, timeout},
+    time::{error::Elapsed, sleep, timeout},
 };
 use url::Host;
 
@@ -62,8 +63,11 @@ pub enum TunnelError {
     Slow { host: String, waited: Duration },
 }
 
-/// Addresses of one name that are tried, in the resolver's order.
+/// Addresses of one name that are tried.
 const ADDRESSES_MAX: usize = 4;
+
+/// How much sooner one is tried than the next, while it does not answer (RFC 8305 section 5).
+const HEAD_START: Duration = Duration::from_millis(250);
 
 // === impl Tunnels ===
 
@@ -145,6 +149,7 @@ impl Tunnels {
                 Err(class) => refused = Some(class),
             }
         }
+        let mut judged = in_turns(judged);
         judged.truncate(ADDRESSES_MAX);
         match (judged.is_empty(), refused) {
             (true, Some(class)) => Err(TunnelError::Forbidden {
@@ -179,14 +184,19 @@ impl Tunnels {
         host: &str,
         addresses: &[SocketAddr],
     ) -> Result<TcpStream, TunnelError> {
-        let mut last = io::Error::from(io::ErrorKind::AddrNotAvailable);
-        for address in addresses {
-            match TcpStream::connect(address).await {
-                Ok(stream) => return self.not_to_itself(stream, *address),
-                Err(error) => last = error,
-            }
+        let attempts = addresses.iter().enumerate().map(|(number, address)| {
+            let attempt = async move {
+                sleep(HEAD_START * number as u32).await;
+                TcpStream::connect(address)
+                    .await
+                    .map(|stream| (stream, *address))
+            };
+            Box::pin(attempt)
+        });
+        match select_ok(attempts).await {
+            Ok(((stream, address), _others)) => self.not_to_itself(stream, address),
+            Err(error) => Err(unreachable(host, &error)),
         }
-        Err(unreachable(host, &last))
     }
 
     /// A connection of this machine with itself has one address at both its ends.
@@ -212,6 +222,23 @@ impl fmt::Debug for Tunnels {
         f.debug_struct("Tunnels")
             .field("written", &self.written)
             .finish_non_exhaustive()
+    }
+}
+
+/// The families in turns, the first one's first, each in the resolver's order: where one family
+/// leads nowhere, the other is next.
+fn in_turns(addresses: Vec<SocketAddr>) -> Vec<SocketAddr> {
+    let first_is_v6 = addresses.first().is_some_and(SocketAddr::is_ipv6);
+    let is_first = |address: &SocketAddr| address.is_ipv6() == first_is_v6;
+    let (ours, theirs): (Vec<_>, Vec<_>) = addresses.into_iter().partition(is_first);
+    let (mut ours, mut theirs) = (ours.into_iter(), theirs.into_iter());
+    let mut turns = Vec::new();
+    loop {
+        let pair = [ours.next(), theirs.next()];
+        if pair.iter().all(Option::is_none) {
+            return turns;
+        }
+        turns.extend(pair.into_iter().flatten());
     }
 }
 
@@ -343,6 +370,38 @@ mod tests {
         assert_eq!(connected.peer_addr().unwrap(), address);
         let refused = open(&[address.port()]).await;
         assert!(matches!(refused, Err(TunnelError::Own(_))), "{refused:?}");
+    }
+
+    #[test]
+    fn both_families_have_their_turn() {
+        #[track_caller]
+        fn check(found: &[&str], expect: &[&str]) {
+            let at = |text: &&str| SocketAddr::new(text.parse().unwrap(), 443);
+            let seen = in_turns(found.iter().map(at).collect());
+            let expect: Vec<_> = expect.iter().map(at).collect();
+            assert_eq!(seen, expect);
+        }
+        check(
+            &["::2", "::3", "::4", "1.1.1.1", "1.1.1.2"],
+            &["::2", "1.1.1.1", "::3", "1.1.1.2", "::4"],
+        );
+        check(
+            &["1.1.1.1", "1.1.1.2", "::2"],
+            &["1.1.1.1", "::2", "1.1.1.2"],
+        );
+        check(&["1.1.1.1"], &["1.1.1.1"]);
+        check(&[], &[]);
+    }
+
+    #[tokio::test]
+    async fn the_next_address_of_a_name_is_tried_where_one_does_not_answer() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let endpoints = ["127.0.0.1", "127.0.0.2"].map(|host| format!("https://{host}:{port}"));
+        let tunnels = tunnels(&endpoints, &[], &["127.0.0.2", "127.0.0.1"]);
+        let connected = tunnels.connect("a.example", port, ClientPlace::Local).await;
+        let address = connected.unwrap().peer_addr().unwrap();
+        assert_eq!(address, listener.local_addr().unwrap());
     }
 
     #[tokio::test]
