@@ -4,6 +4,8 @@
 //! the real one is encrypted. It judges nothing else of it: whoever speaks TLS then does. What it
 //! does not understand it calls [`Opening::Other`], which is passed on untouched.
 
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
+
 /// What a client began with.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Opening {
@@ -20,6 +22,9 @@ pub(crate) struct Hello {
     pub(crate) sni: Option<String>,
     /// Whether a second ClientHello, with the real name, may be encrypted in this one.
     pub(crate) has_ech: bool,
+    /// What all connections of one program have in common, as far as that can be told: a number for
+    /// what it offers, whatever the order.
+    pub(crate) shape: u64,
 }
 
 /// Reads fields from the front; `None` where the bytes end before the field does.
@@ -37,6 +42,10 @@ const RANDOM_LEN: usize = 32;
 const SERVER_NAME: u16 = 0;
 const ENCRYPTED_CLIENT_HELLO: u16 = 0xfe0d;
 const HOST_NAME: u8 = 0;
+
+/// Extensions that come and go between the connections of one program: the name, padding, and what
+/// an earlier connection left (RFC 8446 section 4.2, RFC 7685, RFC 5077).
+const PASSING: [u16; 5] = [SERVER_NAME, 21, 35, 41, 42];
 
 /// What `bytes`, all that a client has sent so far, begin with.
 pub(crate) fn read(bytes: &[u8]) -> Opening {
@@ -107,26 +116,50 @@ fn hello(body: &[u8]) -> Option<Hello> {
     let _version = fields.u16()?;
     fields.take(RANDOM_LEN)?;
     let _session = fields.vector_u8()?;
-    let _ciphers = fields.vector_u16()?;
+    let ciphers = fields.vector_u16()?;
     let _compressions = fields.vector_u8()?;
     let mut hello = Hello {
         sni: None,
         has_ech: false,
+        shape: shape(ciphers, Vec::new()),
     };
     if fields.0.is_empty() {
         return Some(hello);
     }
+    let mut kinds = Vec::new();
     let mut extensions = Fields(fields.vector_u16()?);
     while !extensions.0.is_empty() {
         let kind = extensions.u16()?;
         let value = extensions.vector_u16()?;
+        kinds.push(kind);
         match kind {
             SERVER_NAME => hello.sni = Some(server_name(value)?),
             ENCRYPTED_CLIENT_HELLO => hello.has_ech = true,
             _ => {}
         }
     }
+    hello.shape = shape(ciphers, kinds);
     Some(hello)
+}
+
+fn shape(ciphers: &[u8], mut kinds: Vec<u16>) -> u64 {
+    let pairs = ciphers.chunks_exact(2);
+    let mut ciphers: Vec<_> = pairs
+        .map(|pair| u16::from_be_bytes([pair[0], pair[1]]))
+        .collect();
+    kinds.retain(|kind| !PASSING.contains(kind));
+    let mut hasher = DefaultHasher::new();
+    for values in [&mut ciphers, &mut kinds] {
+        values.retain(|value| !is_grease(*value));
+        values.sort_unstable();
+        values.hash(&mut hasher);
+    }
+    hasher.finish()
+}
+
+/// Values that mean nothing, and are others each time (RFC 8701).
+fn is_grease(value: u16) -> bool {
+    value & 0x0f0f == 0x0a0a && value >> 8 == value & 0xff
 }
 
 fn server_name(value: &[u8]) -> Option<String> {

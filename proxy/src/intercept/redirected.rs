@@ -74,7 +74,7 @@ impl Proxy {
         if let Some(served) = rules.opened(&place, &opening, &self.config.source) {
             let asking = Asking {
                 client: met.client.ip(),
-                agent: String::new(),
+                agent: agent(&opening),
                 host: served.place.to_string(),
             };
             if !self.intercept.rejections().holds(&asking, super::now()) {
@@ -83,5 +83,13 @@ impl Proxy {
             }
         }
         self.pass_on(line, onward, met, shutdown).await;
+    }
+}
+
+/// What stands for the name of a client that has told none.
+fn agent(opening: &Opening) -> String {
+    match opening {
+        Opening::Tls(hello) => format!("tls-{:016x}", hello.shape),
+        Opening::Incomplete | Opening::Other => String::new(),
     }
 }

@@ -13,7 +13,7 @@ use std::{
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Asking {
     pub(crate) client: IpAddr,
-    /// The `User-Agent` of its CONNECT; empty where it was redirected here.
+    /// The `User-Agent` of its CONNECT; the shape of its ClientHello where it was redirected here.
     pub(crate) agent: String,
     /// As in `registry.example:443`.
     pub(crate) host: String,

@@ -126,7 +126,7 @@ impl Rules {
         opening: &Opening,
         source: &source::Config,
     ) -> Option<Served> {
-        let Opening::Tls(Hello { sni, has_ech }) = opening else {
+        let Opening::Tls(Hello { sni, has_ech, .. }) = opening else {
             return None;
         };
         if *has_ech {
@@ -351,6 +351,7 @@ mod tests {
         let opening = Opening::Tls(Hello {
             sni: sni.map(str::to_owned),
             has_ech,
+            shape: 0,
         });
         let seen = rules(TunnelFor::Any).opened(&place(asked), &opening, &source());
         let seen = seen.map(|served| {

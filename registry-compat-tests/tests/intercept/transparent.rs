@@ -203,6 +203,39 @@ fn rules_that_redirect_darter_itself_make_no_circle() -> Result<()> {
     scene.darter.stop()
 }
 
+/// All programs of this host have one address here, and none tells what it is called.
+#[test]
+fn a_program_that_does_not_trust_us_speaks_for_itself_alone() -> Result<()> {
+    if !can_run(&programs())? {
+        return Ok(());
+    }
+    let scene = Scene::open(&rules(&DARTER_UID.to_string())?)?;
+    let its_own = scene.papers.ca();
+    let asked = || scene.ask("https://registry.test/v2/", &its_own);
+    let (first, second) = (asked()?, asked()?);
+    ensure!(
+        (first.as_str(), second.as_str()) == ("ended with 60", "200"),
+        "{first} {second}"
+    );
+    let visit = Visit {
+        room: &scene.room,
+        image: &scene.golden.image,
+        naming: &Naming::Own(Own {
+            name: "registry.test/team/sealed".to_owned(),
+            files: scene.home.ca_install("podman", "registry.test")?,
+            variables: Vec::new(),
+        }),
+        reference: Reference::Tag,
+    };
+    let pulled = Client::Skopeo.pull(&visit);
+    pulled.with_context(|| scene.darter.log().unwrap_or_default())?;
+    for access in scene.registry.accesses()? {
+        let is_ours = access.agent.starts_with("darter/");
+        ensure!(is_ours || access.agent.starts_with("curl/"), "{access:?}");
+    }
+    scene.darter.stop()
+}
+
 /// Whoever asks the port itself was going nowhere else.
 #[test]
 fn a_connection_that_was_not_redirected_is_not_served() -> Result<()> {

@@ -55,10 +55,26 @@ fn sni(name: &[u8]) -> Vec<u8> {
     [&[0, length + 3, 0, 0, length], name].concat()
 }
 
+/// What is read of `bytes`, with no shape.
+fn read(bytes: &[u8]) -> Opening {
+    match super::read(bytes) {
+        Opening::Tls(hello) => Opening::Tls(Hello { shape: 0, ..hello }),
+        other => other,
+    }
+}
+
+fn shape(bytes: &[u8]) -> u64 {
+    match super::read(bytes) {
+        Opening::Tls(hello) => hello.shape,
+        other => panic!("{other:?}"),
+    }
+}
+
 fn named(sni: Option<&str>, has_ech: bool) -> Opening {
     Opening::Tls(Hello {
         sni: sni.map(str::to_owned),
         has_ech,
+        shape: 0,
     })
 }
 
@@ -121,6 +137,26 @@ fn extensions_are_read_for_the_name_and_for_an_encrypted_one() {
     ] {
         assert_eq!(read(&with_extensions(&[(0, bad)])), Opening::Other);
     }
+}
+
+#[test]
+fn the_connections_of_one_program_have_one_shape_and_those_of_another_have_another() {
+    let first = shape(&client_hello("registry.example"));
+    assert_eq!(first, shape(&client_hello("other.example")));
+    assert_eq!(first, shape(&client_hello("10.0.0.7")));
+    let (name, other_name) = (sni(b"a.example"), sni(b"b.example"));
+    let plain = shape(&with_extensions(&[(0, &name), (43, b"x"), (10, b"y")]));
+    let resumed = [
+        (10, &b"y"[..]),
+        (43, b"z"),
+        (0, &other_name),
+        (41, b"ticket"),
+    ];
+    assert_eq!(plain, shape(&with_extensions(&resumed)));
+    let greased = [(0x1a1a, &b""[..]), (43, b"x"), (10, b"y"), (0xfafa, b"0")];
+    assert_eq!(plain, shape(&with_extensions(&greased)));
+    assert_ne!(plain, shape(&with_extensions(&[(43, b"x")])));
+    assert_ne!(plain, first);
 }
 
 #[test]
