@@ -168,16 +168,7 @@ impl Authorities {
     }
 
     fn write(&self, path: &Path, text: &str, mode: u32) -> io::Result<()> {
-        let directory = path.parent().unwrap_or(&self.data_dir);
-        // Made readable for its owner alone.
-        let mut file = NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        file.as_file()
-            .set_permissions(Permissions::from_mode(mode))?;
-        self.hand_over(file.path())?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(directory)?.sync_all()
+        write_whole(path, text, mode, |file| self.hand_over(file))
     }
 
     /// What root makes here by a command belongs to the node that runs here as another user.
@@ -188,6 +179,25 @@ impl Authorities {
         let node = fs::metadata(&self.data_dir)?;
         chown(path, Some(node.uid()), Some(node.gid()))
     }
+}
+
+/// Puts a file in its place at once, and on the disk, when `prepare` has seen it elsewhere; it is made
+/// readable for its owner alone.
+pub(super) fn write_whole(
+    path: &Path,
+    text: &str,
+    mode: u32,
+    prepare: impl FnOnce(&Path) -> io::Result<()>,
+) -> io::Result<()> {
+    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let mut file = NamedTempFile::new_in(directory)?;
+    file.write_all(text.as_bytes())?;
+    file.as_file()
+        .set_permissions(Permissions::from_mode(mode))?;
+    prepare(file.path())?;
+    file.as_file().sync_all()?;
+    file.persist(path)?;
+    File::open(directory)?.sync_all()
 }
 
 /// The authority in `directory`; `None` where there is none, it is not whole, or it is old.

@@ -21,7 +21,6 @@ use anyhow::{Context as _, bail};
 use clap::Subcommand;
 use protocol::digest;
 use proxy::Owner;
-use tempfile::NamedTempFile;
 
 pub(crate) use files::Authorities;
 pub(crate) use leaves::Leaves;
@@ -163,20 +162,12 @@ fn install(
     Ok(())
 }
 
-/// Puts a file in its place at once.
+/// Writes a file of a runtime, with the directories that it lacks.
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
-    use std::{io::Write as _, os::unix::fs::PermissionsExt as _};
     let directory = path.parent().context("a file has a directory")?;
-    let written = || -> std::io::Result<()> {
-        fs::create_dir_all(directory)?;
-        let mut file = NamedTempFile::new_in(directory)?;
-        file.write_all(text.as_bytes())?;
-        let mode = fs::Permissions::from_mode(INSTALLED_MODE);
-        file.as_file().set_permissions(mode)?;
-        file.persist(path)?;
-        Ok(())
-    };
-    written().with_context(|| format!("{} cannot be written", path.display()))
+    let made = fs::create_dir_all(directory);
+    made.and_then(|()| files::write_whole(path, text, INSTALLED_MODE, |_| Ok(())))
+        .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// The authorities of the node that is meant: it may run, or be started later.

@@ -128,3 +128,27 @@ fn canonical(address: SocketAddr) -> SocketAddr {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[track_caller]
+    fn check(client: &str, own: &str, expect: ClientPlace) {
+        let met = Met {
+            client: client.parse().unwrap(),
+            own: own.parse().unwrap(),
+        };
+        assert_eq!(met.place(), expect, "{client} at {own}");
+    }
+
+    #[test]
+    fn a_client_of_this_host_is_known_by_its_address() {
+        check("127.0.0.1:4", "127.0.0.1:65001", ClientPlace::Local);
+        check("[::1]:4", "[::1]:65001", ClientPlace::Local);
+        check("[::ffff:127.0.0.1]:4", "[::]:65001", ClientPlace::Local);
+        check("172.17.0.1:4", "172.17.0.1:65001", ClientPlace::Local);
+        check("172.17.0.2:4", "172.17.0.1:65001", ClientPlace::Elsewhere);
+        check("[fd00::2]:4", "[fd00::1]:65001", ClientPlace::Elsewhere);
+    }
+}
