@@ -5,7 +5,7 @@ use std::{
     io,
     net::SocketAddr,
     pin::Pin,
-    sync::atomic::{AtomicU64, Ordering},
+    sync::atomic::{AtomicBool, AtomicU64, Ordering},
     task::{Context, Poll, ready},
     time::Duration,
 };
@@ -48,25 +48,33 @@ struct OwnEnd<'a> {
     address: Option<SocketAddr>,
 }
 
-/// Bytes that were read of each side.
+/// Bytes that were read of each side, and whether one has said all.
 #[derive(Debug, Default)]
 struct Carried {
     up: AtomicU64,
     down: AtomicU64,
+    is_half_closed: AtomicBool,
 }
 
 /// A stream whose bytes are counted as they are read.
 struct Counted<'a, S> {
     stream: &'a mut S,
     count: &'a AtomicU64,
+    is_half_closed: &'a AtomicBool,
     bytes: prometheus::IntCounter,
 }
 
-/// A tunnel on which nothing moves for this long, or up to twice as long, is ended.
+/// A tunnel on which nothing moves for this long is ended.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(15 * 60);
+
+/// The same once one side has said all: a client that is gone ends its half like one that waits.
+const IDLE_TIMEOUT_HALF_CLOSED: Duration = Duration::from_secs(2 * 60);
 
 /// The same while the process drains: a connection that somebody keeps for later ends then.
 const IDLE_TIMEOUT_DRAINING: Duration = Duration::from_secs(2);
+
+/// How often it is looked whether something has moved.
+const IDLE_LOOK: Duration = Duration::from_secs(1);
 
 /// How long the far end may take to take the end.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(5);
@@ -152,11 +160,13 @@ impl Tunnel<'_> {
             let mut client = Counted {
                 stream: line,
                 count: &carried.up,
+                is_half_closed: &carried.is_half_closed,
                 bytes: self.metrics.tunnel_bytes(Direction::Up),
             };
             let mut host = Counted {
                 stream: &mut far,
                 count: &carried.down,
+                is_half_closed: &carried.is_half_closed,
                 bytes: self.metrics.tunnel_bytes(Direction::Down),
             };
             let copied =
@@ -188,19 +198,25 @@ impl Carried {
     }
 
     async fn stands_still(&self, shutdown: &CancellationToken) {
+        let mut still = Duration::ZERO;
         loop {
             let (before, is_draining) = (self.total(), shutdown.is_cancelled());
-            let limit = match is_draining {
-                true => IDLE_TIMEOUT_DRAINING,
-                false => IDLE_TIMEOUT,
+            let limit = match (is_draining, self.is_half_closed.load(Ordering::Relaxed)) {
+                (true, _) => IDLE_TIMEOUT_DRAINING,
+                (false, true) => IDLE_TIMEOUT_HALF_CLOSED,
+                (false, false) => IDLE_TIMEOUT,
             };
-            tokio::select! {
-                () = sleep(limit) => {}
-                () = shutdown.cancelled(), if !is_draining => continue,
-            }
-            if self.total() == before {
+            if still >= limit {
                 return;
             }
+            tokio::select! {
+                () = sleep(IDLE_LOOK) => {}
+                () = shutdown.cancelled(), if !is_draining => still = Duration::ZERO,
+            }
+            still = match self.total() == before {
+                true => still + IDLE_LOOK,
+                false => Duration::ZERO,
+            };
         }
     }
 }
@@ -216,6 +232,9 @@ impl<S: AsyncRead + Unpin> AsyncRead for Counted<'_, S> {
         let before = buffer.filled().len();
         ready!(Pin::new(&mut *self.stream).poll_read(context, buffer))?;
         let read = (buffer.filled().len() - before) as u64;
+        if read == 0 {
+            self.is_half_closed.store(true, Ordering::Relaxed);
+        }
         self.count.fetch_add(read, Ordering::Relaxed);
         self.bytes.inc_by(read);
         Poll::Ready(Ok(()))
@@ -248,9 +267,17 @@ mod tests {
 
     /// How long a tunnel is waited for that carries a byte after each of `pauses`.
     async fn stood_still_after(pauses: &[Duration], shutdown: &CancellationToken) -> Duration {
+        let carried = Carried::default();
+        stood_still(carried, pauses, shutdown).await
+    }
+
+    async fn stood_still(
+        carried: Carried,
+        pauses: &[Duration],
+        shutdown: &CancellationToken,
+    ) -> Duration {
         #[expect(clippy::disallowed_methods, reason = "the clock of the test is paused")]
         let began = Instant::now();
-        let carried = Carried::default();
         let bytes = async {
             for pause in pauses {
                 sleep(*pause).await;
@@ -274,7 +301,13 @@ mod tests {
         let idle = stood_still_after(&[], &running).await;
         assert!(idle >= minutes(15) && idle < minutes(16), "{idle:?}");
         let busy = stood_still_after(&[minutes(10); 3], &running).await;
-        assert!(busy >= minutes(45) && busy < minutes(61), "{busy:?}");
+        assert!(busy >= minutes(45) && busy < minutes(46), "{busy:?}");
+        let half = Carried {
+            is_half_closed: AtomicBool::new(true),
+            ..Carried::default()
+        };
+        let half = stood_still(half, &[minutes(1)], &running).await;
+        assert!(half >= minutes(3) && half < minutes(4), "{half:?}");
         let draining = CancellationToken::new();
         draining.cancel();
         let drained = stood_still_after(&[Duration::from_secs(1)], &draining).await;

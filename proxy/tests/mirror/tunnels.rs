@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use anyhow::ensure;
 use futures_util::FutureExt as _;
+use proxy::Met;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::{TcpListener, TcpStream},
@@ -211,5 +212,55 @@ async fn nobody_is_asked_for_a_client_that_leaves_without_a_word() -> anyhow::Re
     let ((), answer) = timeout(DEADLINE, async { tokio::join!(serving, asking) }).await?;
     assert_eq!(&answer?, b"HTTP/1.1 200");
     assert!(listener.accept().now_or_never().is_none());
+    Ok(())
+}
+
+/// The status that a client of another host is given for its CONNECT to `target`.
+async fn asked_from_elsewhere(proxy: &str, target: &str) -> anyhow::Result<u16> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::with(directory.path(), toml::from_str(proxy)?).await?;
+    let (mut client, server) = tokio::io::duplex(4096);
+    let elsewhere = Met {
+        client: "10.0.0.9:40000".parse()?,
+        own: "10.0.0.1:65001".parse()?,
+    };
+    let shutdown = CancellationToken::new();
+    let proxy = Arc::clone(&fixture.proxy);
+    let serving = proxy.serve_connection(server, elsewhere, shutdown.clone());
+    let asking = async {
+        let head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
+        client.write_all(head.as_bytes()).await?;
+        let mut answer = [0; 12];
+        client.read_exact(&mut answer).await?;
+        // The far end of a tunnel never ends here.
+        shutdown.cancel();
+        drop(client);
+        Ok(std::str::from_utf8(&answer[9..])?.parse()?)
+    };
+    let ((), status) = timeout(DEADLINE, async { tokio::join!(serving, asking) }).await?;
+    status
+}
+
+#[tokio::test]
+async fn a_client_of_another_host_is_passed_on_where_that_is_wanted() -> anyhow::Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0").await?;
+    let address = listener.local_addr()?.to_string();
+    let port = listener.local_addr()?.port();
+    let to = |tunnel: &str| {
+        format!(
+            "tunnel = \"{tunnel}\"\ntunnel_ports = [443, {port}]\n\
+             [[registry]]\nname = \"r.example\"\nendpoint = \"https://{address}\"\n"
+        )
+    };
+    for (tunnel, target, status) in [
+        ("local", address.as_str(), 403),
+        ("none", &address, 403),
+        ("any", &address, 200),
+        ("any", "127.0.0.1:443", 403),
+        ("any", "10.0.0.7:443", 403),
+    ] {
+        let seen = asked_from_elsewhere(&to(tunnel), target).await?;
+        assert_eq!(seen, status, "{tunnel} {target}");
+    }
     Ok(())
 }
