@@ -8,15 +8,17 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use http::Method;
-use protocol::{Digest, HostId};
+use protocol::{Digest, HostId, RegistryName};
 
 use crate::{
+    ca::{self, CaCommand},
     cache::{CacheList, CachePin, CacheRemoval},
     config::DATA_DIR,
     control::client,
     environment,
     explain::Explained,
     preheat::{self, PreheatScope, Wish},
+    roles,
     setup::{self, Runtime},
     start::{self, load},
     status::{self, View},
@@ -88,6 +90,9 @@ enum Command {
     /// What the node keeps.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// The authorities by which this host answers as a registry, and who trusts them.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// What a container runtime needs to pull through this host.
     Setup {
         #[arg(value_enum)]
@@ -130,7 +135,7 @@ enum CacheCommand {
 
 /// Which running node is meant.
 #[derive(Debug, clap::Args)]
-struct NodeArguments {
+pub(crate) struct NodeArguments {
     /// The data directory of the node; default: the user's, then the system's.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -177,6 +182,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             node,
         } => explain(task, host, json, &node),
         Command::Cache(command) => cache(&command),
+        Command::Ca(command) => ca::run(command, roles::wall_clock()),
         Command::CheckConfig { file } => check_config(&file),
         Command::Setup { runtime, dry_run } => setup_runtime(runtime, dry_run),
     }
@@ -253,7 +259,7 @@ fn setup_runtime(runtime: Runtime, dry_run: bool) -> anyhow::Result<()> {
 
 impl NodeArguments {
     /// Where the node may run, likeliest first.
-    fn data_dirs(&self) -> anyhow::Result<Vec<PathBuf>> {
+    pub(crate) fn data_dirs(&self) -> anyhow::Result<Vec<PathBuf>> {
         match (&self.data_dir, &self.config) {
             (Some(data_dir), _) => Ok(vec![data_dir.clone()]),
             (None, Some(config)) => Ok(vec![load(config)?.data_dir]),
@@ -262,5 +268,15 @@ impl NodeArguments {
                 .chain([PathBuf::from(DATA_DIR)])
                 .collect()),
         }
+    }
+
+    /// The registries that its configuration, where one is named, intercepts by name.
+    pub(crate) fn intercepted(&self) -> anyhow::Result<Vec<RegistryName>> {
+        let Some(config) = &self.config else {
+            return Ok(Vec::new());
+        };
+        let intercept = load(config)?.proxy.intercept;
+        let named = intercept.iter().filter_map(|text| text.parse().ok());
+        Ok(named.collect())
     }
 }

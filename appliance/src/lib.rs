@@ -3,6 +3,7 @@
 
 mod accept;
 mod admin;
+mod ca;
 mod cache;
 pub mod command;
 pub mod config;

@@ -15,7 +15,7 @@ use crate::{
     control,
     data_dir::DataDir,
     drain::{Drained, Group, Groups, StopSignals},
-    handlers::{PeerHandler, ProxyHandler, SchedulerHandler},
+    handlers::{PeerHandler, ProxyHandler, RedirectedHandler, SchedulerHandler},
     listen::{self, Bound},
     metrics::Metrics,
     preheat::Preheater,
@@ -34,6 +34,7 @@ pub(crate) struct Endpoint {
 struct Listen {
     proxy: SocketAddr,
     also_proxy: Vec<SocketAddr>,
+    transparent: Option<SocketAddr>,
     swarm: SocketAddr,
     scheduler: SocketAddr,
 }
@@ -81,6 +82,7 @@ impl Listen {
         Self {
             proxy: config.proxy.listen,
             also_proxy: config.proxy.also_listen.clone(),
+            transparent: config.proxy.transparent_listen,
             swarm: config.swarm.listen,
             scheduler: config.scheduler.listen,
         }
@@ -144,6 +146,11 @@ impl Node {
                 bound,
                 Arc::new(ProxyHandler(Arc::clone(proxy))),
             )?;
+            if let Some(address) = listen.transparent {
+                let bound = listen::bind_both_families("proxy.transparent_listen", address)?;
+                let handler = Arc::new(RedirectedHandler(Arc::clone(proxy)));
+                self.accept(ListenerName::Transparent, bound, handler)?;
+            }
         }
         let bound = listen::bind("swarm.listen", listen.swarm)?;
         let handler = PeerHandler::new(

@@ -20,11 +20,16 @@ use swarm::{
     conductor,
     peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
-    source::{SourceMetrics, Upstreams},
+    source::{SourceMetrics, Tunnels, Upstreams},
     store::{self, Store},
 };
 
-use crate::{config::Config, drain::Group, operators::Operators};
+use crate::{
+    ca::{Authorities, Leaves},
+    config::Config,
+    drain::Group,
+    operators::Operators,
+};
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Roles {
@@ -98,7 +103,7 @@ impl Roles {
         let operators = operators(&config, &identity, scheduler.as_ref());
         let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
-            true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
+            true => Some(proxy(config, &swarm, upstreams, registry).await?),
             false => None,
         };
         Ok(Self {
@@ -223,13 +228,16 @@ fn operators(
 }
 
 async fn proxy(
-    config: proxy::Config,
+    config: Config,
     swarm: &Swarm,
     upstreams: Upstreams,
     registry: &Registry,
 ) -> anyhow::Result<Arc<Proxy>> {
+    let authorities = Authorities::new(&config.data_dir);
     let parts = proxy::Parts {
-        config,
+        tunnels: Tunnels::new(&config.proxy.source, config.own_ports),
+        certificates: Arc::new(Leaves::new(authorities, wall_clock)),
+        config: config.proxy,
         engine: Arc::new(swarm.clone()),
         upstream: Arc::new(upstreams),
         metrics: proxy::Metrics::new(registry)?,
@@ -245,6 +253,6 @@ async fn proxy(
     clippy::disallowed_methods,
     reason = "the composition root hands the clock out"
 )]
-fn wall_clock() -> SystemTime {
+pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

@@ -266,7 +266,7 @@ fn ping() -> Answer {
     answer
 }
 
-fn refused(refusal: &Refusal, asker: Asker) -> Answer {
+pub(crate) fn refused(refusal: &Refusal, asker: Asker) -> Answer {
     let (parts, body) = refusal.response(asker).into_parts();
     Answer {
         status: parts.status,
@@ -277,7 +277,12 @@ fn refused(refusal: &Refusal, asker: Asker) -> Answer {
 }
 
 /// Makes the response that hyper sends. HEAD has the headers of GET and no body.
-fn bind(mut answer: Answer, ask: &Ask, cut: Arc<Cut>, mut record: Record) -> Response<AnswerBody> {
+pub(crate) fn bind(
+    mut answer: Answer,
+    ask: &Ask,
+    cut: Arc<Cut>,
+    mut record: Record,
+) -> Response<AnswerBody> {
     let at_hand = match &answer.content {
         Content::Empty => None,
         Content::Full(bytes) => Some(bytes.len() as u64),

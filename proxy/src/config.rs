@@ -15,7 +15,11 @@ use protocol::RegistryName;
 use serde::{Deserialize, Serialize};
 use swarm::source::{self, RawRegistry, Timeouts};
 
-use crate::{manifest::freshness::TagTimes, route::Router};
+use crate::{
+    intercept::{Intercepted, Rules, TunnelFor},
+    manifest::freshness::TagTimes,
+    route::Router,
+};
 
 /// The `[proxy]` table as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -35,6 +39,22 @@ pub struct RawConfig {
 
     /// Patterns of further registries that may be asked: `*.corp.example`.
     pub allow: Vec<String>,
+
+    /// Registries whose HTTPS is answered here, for clients with this proxy in `HTTPS_PROXY`: names
+    /// or patterns, as for `allow`.
+    pub intercept: Vec<String>,
+
+    /// Whose connections to all other hosts are passed on: `none`, `local` or `any`.
+    pub tunnel: TunnelFor,
+
+    /// The ports to which they may go.
+    pub tunnel_ports: Vec<u16>,
+
+    /// Where the kernel redirects connections to; nowhere when empty.
+    pub transparent_listen: String,
+
+    /// Whether the mirror also speaks TLS, by the loopback names.
+    pub tls: bool,
 
     /// Further names by which this proxy is reached, so that it never asks itself.
     pub own_names: Vec<String>,
@@ -88,7 +108,12 @@ pub struct RawConfig {
 pub struct Config {
     pub listen: SocketAddr,
     pub also_listen: Vec<SocketAddr>,
+    pub transparent_listen: Option<SocketAddr>,
     pub router: Router,
+    /// What is answered in the name of other hosts, and what is passed on.
+    pub rules: Rules,
+    /// Whether the mirror also speaks TLS, by the loopback names.
+    pub tls: bool,
     /// Which registries may be asked; the upstream side runs on the same.
     pub source: source::Config,
     pub tags: TagTimes,
@@ -134,6 +159,11 @@ impl Default for RawConfig {
             default_registry: "docker.io".to_owned(),
             registry: Vec::new(),
             allow: Vec::new(),
+            intercept: Vec::new(),
+            tunnel: TunnelFor::Local,
+            tunnel_ports: vec![443],
+            transparent_listen: String::new(),
+            tls: false,
             own_names: Vec::new(),
             tag_ttl: Duration::from_secs(60),
             stale_if_error: 30 * DAY,
@@ -179,6 +209,10 @@ impl RawConfig {
                     .map(|error| ConfigError::new(&error.key, error.problem)),
             );
         });
+        let rules = source.as_ref().ok();
+        let rules = rules.and_then(|source| self.rules(source, &mut problems));
+        let transparent_listen = self.transparent_listen();
+        let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
         problems.extend(self.too_open());
         problems.extend(
             self.zeros()
@@ -189,25 +223,25 @@ impl RawConfig {
             let problem = format!("must be at most {most}");
             problems.push(ConfigError::new("proxy.manifest_size_max", problem));
         }
-        let (Some(default_registry), Ok(source), true) =
-            (default_registry, source, problems.is_empty())
-        else {
+        let (Some(default_registry), Ok(source), Some(rules), Ok(transparent_listen), true) = (
+            default_registry,
+            source,
+            rules,
+            transparent_listen,
+            problems.is_empty(),
+        ) else {
             return Err(problems);
         };
         let pseudonym = surroundings.pseudonym.to_owned();
         Ok(Config {
             listen: self.listen,
-            also_listen: self.also_listen,
+            also_listen: self.also_listen.clone(),
+            transparent_listen,
+            rules,
+            tls: self.tls,
             router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
             source: source::Config {
-                timeouts: Timeouts {
-                    connect: self.upstream_connect_timeout,
-                    response: self.upstream_response_timeout,
-                    stall: self.upstream_stall_timeout,
-                    fallback: self.upstream_fallback_timeout,
-                    fallback_memory: self.upstream_fallback_memory,
-                    ..Timeouts::default()
-                },
+                timeouts: self.timeouts(),
                 pseudonym: surroundings.pseudonym.to_owned(),
                 ..source
             },
@@ -221,6 +255,49 @@ impl RawConfig {
                 .unwrap_or(usize::MAX),
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
+        })
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: self.upstream_connect_timeout,
+            response: self.upstream_response_timeout,
+            stall: self.upstream_stall_timeout,
+            fallback: self.upstream_fallback_timeout,
+            fallback_memory: self.upstream_fallback_memory,
+            ..Timeouts::default()
+        }
+    }
+
+    fn rules(&self, source: &source::Config, problems: &mut Vec<ConfigError>) -> Option<Rules> {
+        let told = |text| ConfigError::new("proxy.intercept", text);
+        let intercept = Intercepted::check(&self.intercept, source);
+        let intercept = intercept.map_err(|texts| problems.extend(texts.into_iter().map(told)));
+        if self.tunnel_ports.contains(&0) {
+            let problem = "0 is no port".to_owned();
+            problems.push(ConfigError::new("proxy.tunnel_ports", problem));
+        }
+        Some(Rules {
+            intercept: intercept.ok()?,
+            tunnel: self.tunnel,
+            tunnel_ports: self.tunnel_ports.clone(),
+        })
+    }
+
+    /// Where the kernel redirects connections to, if anywhere.
+    pub fn transparent_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let key = "proxy.transparent_listen";
+        if self.transparent_listen.is_empty() {
+            return Ok(None);
+        }
+        if self.intercept.is_empty() {
+            let problem = "is of no use while proxy.intercept names nothing".to_owned();
+            return Err(ConfigError::new(key, problem));
+        }
+        let address = self.transparent_listen.parse();
+        address.map(Some).map_err(|_| {
+            let problem = format!("`{}` is not written address:port", self.transparent_listen);
+            ConfigError::new(key, problem)
         })
     }
 
@@ -312,6 +389,8 @@ mod tests {
             own_names: vec!["a/b".to_owned()],
             also_listen: vec!["[::ffff:0.0.0.0]:65001".parse().unwrap(); 17],
             allow: vec!["*".to_owned()],
+            tunnel_ports: vec![443, 0],
+            transparent_listen: "127.0.0.1:65443".to_owned(),
             registry: vec![RawRegistry {
                 name: "a b".to_owned(),
                 ..RawRegistry::default()
@@ -335,6 +414,7 @@ mod tests {
             "proxy.own_names",
             "proxy.registry[a b].name",
             "proxy.allow[*]",
+            "proxy.transparent_listen",
             "proxy.also_listen",
             "proxy.tags_max",
             "proxy.upstream_stall_timeout",

@@ -10,6 +10,7 @@ pub mod engine;
 pub mod error;
 mod hop;
 pub mod image;
+pub mod intercept;
 mod line;
 mod log;
 pub mod manifest;
@@ -24,6 +25,7 @@ mod upstream;
 
 pub use body::{BrokenOff, ContentStream};
 pub use config::{Config, RawConfig};
+pub use intercept::{CertificateError, Certificates, Met, Owner};
 pub use log::BytesBy;
 pub use metrics::Metrics;
 pub use serve::{Parts, Proxy};

@@ -26,6 +26,31 @@ pub struct Metrics {
     pub(crate) cut: IntCounter,
     /// Connections that are open.
     pub(crate) connections: IntGauge,
+    /// Connections that were meant for other hosts, by what became of them.
+    connects: IntCounterVec,
+    tunnel_bytes: IntCounterVec,
+    /// Tunnels that are open.
+    pub(crate) tunnels: IntGauge,
+    /// Handshakes in which a client did not take the certificate of a local authority.
+    pub(crate) rejections: IntCounter,
+}
+
+/// What became of a connection that was meant for another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectWay {
+    /// Answered here.
+    Intercepted,
+    /// Passed on untouched.
+    Tunnelled,
+    Refused,
+}
+
+/// Which way bytes go through a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client.
+    Up,
+    Down,
 }
 
 /// What a request was about.
@@ -109,14 +134,36 @@ impl Metrics {
             tags: counters("darter_proxy_tags_total", "tags answered", &["answer"])?,
             cut: IntCounter::new("darter_proxy_cut_total", "bodies ended before their end")?,
             connections: IntGauge::new("darter_proxy_connections", "connections open")?,
+            connects: counters(
+                "darter_proxy_connects_total",
+                "connections meant for other hosts, by what became of them",
+                &["way"],
+            )?,
+            tunnel_bytes: counters(
+                "darter_proxy_tunnel_bytes_total",
+                "bytes passed on untouched",
+                &["direction"],
+            )?,
+            tunnels: IntGauge::new("darter_proxy_tunnels", "tunnels open")?,
+            rejections: IntCounter::new(
+                "darter_proxy_certificate_rejections_total",
+                "handshakes in which a client did not take our certificate",
+            )?,
         };
         for collector in metrics.collectors() {
             registry.register(collector)?;
         }
+        // Told from the start, as what has no label is.
+        for way in ConnectWay::ALL {
+            metrics.connects.with_label_values(&[way.label()]);
+        }
+        for direction in Direction::ALL {
+            metrics.tunnel_bytes(direction);
+        }
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 8] {
+    fn collectors(&self) -> [Box<dyn Collector>; 12] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.bytes.clone()),
@@ -126,6 +173,10 @@ impl Metrics {
             Box::new(self.tags.clone()),
             Box::new(self.cut.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.connects.clone()),
+            Box::new(self.tunnel_bytes.clone()),
+            Box::new(self.tunnels.clone()),
+            Box::new(self.rejections.clone()),
         ]
     }
 
@@ -158,8 +209,41 @@ impl Metrics {
         self.refusals.with_label_values(&[fault.label()]).inc();
     }
 
+    pub(crate) fn connect(&self, way: ConnectWay) {
+        self.connects.with_label_values(&[way.label()]).inc();
+    }
+
+    pub(crate) fn tunnel_bytes(&self, direction: Direction) -> IntCounter {
+        self.tunnel_bytes.with_label_values(&[direction.label()])
+    }
+
     pub(crate) fn tag(&self, answer: TagAnswer) {
         self.tags.with_label_values(&[answer.label()]).inc();
+    }
+}
+
+// === impl ConnectWay, Direction ===
+
+impl ConnectWay {
+    const ALL: [Self; 3] = [Self::Intercepted, Self::Tunnelled, Self::Refused];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Intercepted => "intercepted",
+            Self::Tunnelled => "tunnelled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Direction {
+    const ALL: [Self; 2] = [Self::Up, Self::Down];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
     }
 }
 
@@ -221,13 +305,17 @@ mod tests {
             .collect();
         let expect = [
             "darter_proxy_bytes_total",
+            "darter_proxy_certificate_rejections_total",
             "darter_proxy_connections",
+            "darter_proxy_connects_total",
             "darter_proxy_cut_total",
             "darter_proxy_first_byte_seconds",
             "darter_proxy_refusals_total",
             "darter_proxy_request_seconds",
             "darter_proxy_requests_total",
             "darter_proxy_tags_total",
+            "darter_proxy_tunnel_bytes_total",
+            "darter_proxy_tunnels",
         ];
         assert_eq!(seen, expect);
     }

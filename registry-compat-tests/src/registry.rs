@@ -271,7 +271,7 @@ pub fn free_address() -> Result<SocketAddr> {
 fn configuration(content: &Path, address: SocketAddr) -> String {
     format!(
         "version: 0.1\nlog: {{level: info}}\nstorage:\n  filesystem: {{rootdirectory: {}}}\n  \
-         cache: {{blobdescriptor: inmemory}}\nhttp:\n  addr: {address}\n  secret: test\n",
+         cache: {{blobdescriptor: inmemory}}\nhttp:\n  addr: \"{address}\"\n  secret: test\n",
         content.display()
     )
 }

@@ -8,6 +8,7 @@ mod drain;
 mod faults;
 mod halfway;
 mod herd;
+mod intercept;
 mod kill;
 mod log_lines;
 mod loops;

@@ -84,6 +84,8 @@ pub struct Config {
     pub scheduler: scheduler::Config,
     pub seed: seed::Config,
     pub admin_listen: SocketAddr,
+    /// Every port that this process listens on.
+    pub own_ports: Vec<u16>,
 }
 
 // === impl RawConfig ===
@@ -121,6 +123,7 @@ impl RawConfig {
             problems.push(Problem::at("connections_max", "must be at least 1"));
         }
         problems.extend(self.listeners_that_clash());
+        let own_ports = self.listeners().iter().map(|(_, at)| at.port()).collect();
         if self.identity.is_empty() {
             problems.extend(self.listeners_that_need_an_identity());
         }
@@ -151,6 +154,7 @@ impl RawConfig {
             scheduler,
             seed,
             admin_listen: self.admin.listen,
+            own_ports,
         })
     }
 
@@ -179,7 +183,8 @@ impl RawConfig {
                 address.port() != 0 && other.port() == address.port() && is_shared
             };
             let taken_by = listeners[..index].iter().find(clashes);
-            if let ("proxy.also_listen", Some((taken_by, _))) = (*key, taken_by) {
+            let is_further = matches!(*key, "proxy.also_listen" | "proxy.transparent_listen");
+            if let (true, Some((taken_by, _))) = (is_further, taken_by) {
                 let problem = format!("{address} is an address of {taken_by} already");
                 problems.push(Problem::at(key, &problem));
             }
@@ -197,6 +202,9 @@ impl RawConfig {
         ];
         let also = self.proxy.also_listen.iter();
         listeners.extend(also.map(|address| ("proxy.also_listen", *address)));
+        if let Ok(Some(address)) = self.proxy.transparent_listen() {
+            listeners.push(("proxy.transparent_listen", address));
+        }
         listeners
     }
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     path::Path,
     pin::Pin,
     sync::{
@@ -13,21 +14,25 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{Digest, RegistryName, TaskId, Visibility};
 use proxy::{
-    BrokenOff, BytesBy, ContentStream, Metrics, Parts, Proxy, RawConfig,
+    BrokenOff, BytesBy, CertificateError, Certificates, ContentStream, Met, Metrics, Owner, Parts,
+    Proxy, RawConfig,
     config::Surroundings,
     engine::{Engine, OpenContent, Upstream},
     error::Fault,
 };
+use rustls::ServerConfig;
+use rustls_pki_types::ServerName;
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
         Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, SourceError,
-        UpstreamRequest, UpstreamResponse,
+        Tunnels, UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -84,6 +89,32 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
+/// This host cannot prove to be another.
+#[derive(Debug)]
+struct NoCertificates;
+
+#[async_trait]
+impl Certificates for NoCertificates {
+    async fn tls(
+        &self,
+        _: &Owner,
+        name: &ServerName<'static>,
+    ) -> Result<Arc<ServerConfig>, CertificateError> {
+        Err(CertificateError {
+            name: name.to_str().into_owned(),
+            reason: "there is no authority here".to_owned(),
+        })
+    }
+}
+
+/// A client of this host.
+pub(crate) fn met() -> Met {
+    Met {
+        client: SocketAddr::from(([127, 0, 0, 1], 40_000)),
+        own: SocketAddr::from(([127, 0, 0, 1], 65001)),
+    }
+}
+
 /// The time stands still.
 fn clock() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000)
@@ -97,6 +128,15 @@ impl Fixture {
     }
 
     pub(crate) async fn with(directory: &Path, raw: RawConfig) -> anyhow::Result<Self> {
+        Self::proving(directory, raw, Arc::new(NoCertificates)).await
+    }
+
+    /// With certificates that prove something.
+    pub(crate) async fn proving(
+        directory: &Path,
+        raw: RawConfig,
+        certificates: Arc<dyn Certificates>,
+    ) -> anyhow::Result<Self> {
         let surroundings = Surroundings {
             data_dir: directory,
             pseudonym: "darter-test",
@@ -108,10 +148,13 @@ impl Fixture {
         let engine = Arc::new(FakeEngine::default());
         let upstream = Arc::new(FakeUpstream::new());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
+        let tunnels = Tunnels::new(&config.source, Vec::new());
         let parts = Parts {
             config,
             engine: engine.clone(),
             upstream: upstream.clone(),
+            tunnels,
+            certificates,
             metrics,
             clock,
         };
@@ -144,7 +187,8 @@ impl Fixture {
     /// Everything that is answered to `request`, until the proxy ends the connection.
     pub(crate) async fn exchange(&self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let serving = Arc::clone(&self.proxy).serve_connection(server, CancellationToken::new());
+        let serving =
+            Arc::clone(&self.proxy).serve_connection(server, met(), CancellationToken::new());
         let asking = async {
             client.write_all(request).await?;
             let mut answer = Vec::new();

@@ -17,7 +17,7 @@ const HOSTS: &str = "/etc/containerd/certs.d";
 /// `ctr images pull`.
 pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
     let mut daemon = start(visit)?;
-    let mut pull = visit.room.client("ctr");
+    let mut pull = visit.command("ctr");
     pull.args([
         "--address",
         SOCKET,
@@ -68,8 +68,9 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
         )?,
         Naming::Explicit(_) => {}
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Own(own) => visit.write_trust(own)?,
     }
-    let mut command = visit.room.client("containerd");
+    let mut command = visit.command("containerd");
     command.args(["--config", "/etc/containerd/config.toml"]);
     let log = visit.room.directory().join("containerd.log");
     let mut daemon = Process::start("containerd", command, &log)?;

@@ -7,6 +7,7 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
@@ -54,6 +55,20 @@ pub enum Naming {
     Explicit(String),
     /// The image's name at Docker Hub, by the file that a command has printed for the client.
     Printed(PrintedFile),
+    /// The image's own name and nothing of a mirror: the client has files that say whom it trusts,
+    /// and perhaps a proxy.
+    Own(Own),
+}
+
+/// What a client needs to ask a registry by its own name.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Registry and repository, as image names spell them.
+    pub name: String,
+    /// Files of the client, by their real paths.
+    pub files: Vec<(String, String)>,
+    /// Variables of the client's environment, such as `HTTPS_PROXY`.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A whole configuration file, as it was printed and where it was told to go.
@@ -151,6 +166,7 @@ impl Visit<'_> {
         match self.naming {
             Naming::Mirror(names) => self.referred(&names.hub),
             Naming::Printed(file) => self.referred(&file.hub),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
@@ -162,6 +178,7 @@ impl Visit<'_> {
                 self.referred(&format!("{}/{}", names.registry, names.repository))
             }
             Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
         }
     }
@@ -171,6 +188,21 @@ impl Visit<'_> {
             Reference::Tag => format!("{repository}:latest"),
             Reference::Digest => format!("{repository}@{}", self.image.index.digest),
         }
+    }
+
+    /// A command of the client, with what it has in its environment.
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.room.client(program);
+        if let Naming::Own(own) = self.naming {
+            command.envs(own.variables.iter().cloned());
+        }
+        command
+    }
+
+    /// Writes the files that say whom the client trusts.
+    fn write_trust(&self, own: &Own) -> Result<()> {
+        let mut files = own.files.iter();
+        files.try_for_each(|(path, text)| self.room.write(path, text))
     }
 
     /// A directory of the room, emptied but kept, since it may be a mount; its path outside.

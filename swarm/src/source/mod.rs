@@ -27,6 +27,7 @@ mod retry;
 mod silence;
 mod token;
 mod trust;
+mod tunnel;
 mod upstream;
 
 pub use address::AddressClass;
@@ -49,3 +50,4 @@ pub use resolve::{Names, SystemNames};
 pub(crate) use silence::Errand;
 pub use silence::Patience;
 pub use trust::ClientIdentity;
+pub use tunnel::{ClientPlace, TunnelError, Tunnels};
