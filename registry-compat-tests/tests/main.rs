@@ -5,6 +5,7 @@ mod conformance;
 mod counted;
 mod direct;
 mod drain;
+mod endpoints;
 mod faults;
 mod halfway;
 mod herd;

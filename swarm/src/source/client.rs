@@ -1,4 +1,4 @@
-//! Asks registries: anonymously first, then, only when refused, as the caller.
+//! Asks registries, again where that may help.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
@@ -7,19 +7,17 @@ use protocol::RegistryName;
 use tokio::time::sleep;
 
 use super::{
-    challenge::Offer,
     clock,
-    credential::{Credential, Scheme},
     dial::{Dialer, Shared, via},
-    error::{Answer, SourceError},
+    endpoints::Endpoints,
+    error::SourceError,
     metrics::SourceMetrics,
-    refusal::Refusals,
     registry::{Config, SourceConfigError, Timeouts, default_endpoint},
-    request::{Access, UpstreamRequest, UpstreamResponse},
+    request::{UpstreamRequest, UpstreamResponse},
     resolve::{Names, SystemNames},
     retry::{Retries, RetryLimits},
+    rights::Rights,
     silence::Errand,
-    token::{Purchase, Scope, Tokens},
     upstream::Upstream,
 };
 use crate::bandwidth::{Demand, Pace, Throttle};
@@ -34,12 +32,11 @@ pub struct Upstreams {
 struct Inner {
     config: Config,
     metrics: SourceMetrics,
-    configured: HashMap<RegistryName, Arc<Upstream>>,
+    configured: HashMap<RegistryName, Arc<Endpoints>>,
     /// Registries that are allowed without an entry of their own, as they are asked.
-    others: Cache<RegistryName, Arc<Upstream>>,
+    others: Cache<RegistryName, Arc<Endpoints>>,
     public: Dialer,
-    tokens: Tokens,
-    refusals: Refusals,
+    rights: Rights,
 }
 
 /// Registries without an entry that are remembered at once.
@@ -71,18 +68,19 @@ impl Upstreams {
         };
         let mut configured = HashMap::new();
         for (name, registry) in &config.registries {
-            let dialer = Dialer::to_configured(&shared, registry)?;
-            configured.insert(
-                name.clone(),
-                Arc::new(Upstream::new(name, registry.endpoint.clone(), dialer)),
-            );
+            let mut upstreams = Vec::new();
+            for endpoint in &registry.endpoints {
+                let dialer = Dialer::to_configured(&shared, registry, endpoint)?;
+                upstreams.push(Upstream::new(name, endpoint.clone(), dialer));
+            }
+            let endpoints = Endpoints::new(name, upstreams, metrics.clone());
+            configured.insert(name.clone(), Arc::new(endpoints));
         }
         let inner = Inner {
             configured,
             others: Cache::new(OTHERS_MAX),
             public: Dialer::to_public(&shared)?,
-            tokens: Tokens::new(metrics.clone()),
-            refusals: Refusals::new(),
+            rights: Rights::new(metrics.clone()),
             config,
             metrics,
         };
@@ -168,138 +166,35 @@ impl Upstreams {
         &self,
         request: &UpstreamRequest,
     ) -> Result<UpstreamResponse, SourceError> {
-        let upstream = self.upstream(&request.registry).await?;
-        let answered = self.send_to(&upstream, request).await;
+        let endpoints = self.endpoints(&request.registry).await?;
+        let patience = self.timeouts().fallback;
+        let answered = endpoints.ask(patience, &self.inner.rights, request).await;
         let errand = Errand::of_resource(&request.resource);
-        let ask_at = clock::now() + self.inner.config.timeouts.fallback_memory;
-        upstream
+        let ask_at = clock::now() + self.timeouts().fallback_memory;
+        endpoints
             .silence()
             .ended(errand, answered.as_ref().err(), ask_at);
         answered
     }
 
-    async fn send_to(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let place = (request.registry.clone(), request.repository.clone());
-        if let Some(credential) = &request.credential
-            && let Some(refusal) = self.inner.refusals.recent(&place).await
-        {
-            return self.as_caller(upstream, request, credential, refusal).await;
-        }
-        let refusal = match self.as_nobody(upstream, request).await {
-            Err(SourceError::Refused(answer)) => answer,
-            other => return other,
-        };
-        let Some(credential) = &request.credential else {
-            return Err(SourceError::Refused(refusal));
-        };
-        let answered = self
-            .as_caller(upstream, request, credential, refusal.clone())
-            .await;
-        if answered.is_ok() {
-            self.inner.refusals.remember(place, refusal).await;
-        }
-        answered
-    }
-
-    pub(super) async fn upstream(
+    pub(super) async fn endpoints(
         &self,
         registry: &RegistryName,
-    ) -> Result<Arc<Upstream>, SourceError> {
+    ) -> Result<Arc<Endpoints>, SourceError> {
         if !self.allowed(registry) {
             return Err(SourceError::NotAllowed(registry.clone()));
         }
-        if let Some(upstream) = self.inner.configured.get(registry) {
-            return Ok(Arc::clone(upstream));
+        if let Some(endpoints) = self.inner.configured.get(registry) {
+            return Ok(Arc::clone(endpoints));
         }
         let endpoint =
             default_endpoint(registry).map_err(|_| SourceError::NotAllowed(registry.clone()))?;
-        let made = async { Arc::new(Upstream::new(registry, endpoint, self.inner.public.clone())) };
+        let made = async {
+            let upstream = Upstream::new(registry, endpoint, self.inner.public.clone());
+            let metrics = self.inner.metrics.clone();
+            Arc::new(Endpoints::new(registry, vec![upstream], metrics))
+        };
         Ok(self.inner.others.get_with_by_ref(registry, made).await)
-    }
-
-    /// With the remembered anonymous token or none; when refused, with a new one.
-    async fn as_nobody(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let scope = scope(request, None);
-        let remembered = self.inner.tokens.remembered(&scope, upstream, None).await;
-        let refusal = match upstream
-            .attempt(request, remembered.as_ref(), Access::Anonymous)
-            .await
-        {
-            Err(SourceError::Refused(answer)) => answer,
-            other => return other,
-        };
-        let Some(challenge) = Offer::of(&refusal.headers).bearer else {
-            return Err(SourceError::Refused(refusal));
-        };
-        let purchase = Purchase {
-            upstream,
-            challenge: &challenge,
-            credential: None,
-            rejected: remembered.as_ref(),
-        };
-        match self.inner.tokens.obtain(&scope, purchase).await? {
-            Some(token) => {
-                upstream
-                    .attempt(request, Some(&token), Access::Anonymous)
-                    .await
-            }
-            None => Err(SourceError::Refused(refusal)),
-        }
-    }
-
-    /// With the caller's credential: as it is, or, where the registry takes tokens alone, with
-    /// the token that a password buys.
-    async fn as_caller(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-        credential: &Credential,
-        refusal: Box<Answer>,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let offer = Offer::of(&refusal.headers);
-        let challenge = match (credential.scheme(), offer.bearer) {
-            (Scheme::Basic, Some(challenge)) if !offer.basic => challenge,
-            (Scheme::Basic | Scheme::Bearer | Scheme::Other, _) => {
-                return upstream
-                    .attempt(request, Some(credential.header()), Access::Caller)
-                    .await;
-            }
-        };
-        let scope = scope(request, Some(credential));
-        let rejected = self
-            .inner
-            .tokens
-            .remembered(&scope, upstream, Some(credential))
-            .await;
-        if let Some(token) = &rejected {
-            match upstream.attempt(request, Some(token), Access::Caller).await {
-                Err(SourceError::Refused(_)) => {}
-                other => return other,
-            }
-        }
-        let rejected = rejected.as_ref();
-        let purchase = Purchase {
-            upstream,
-            challenge: &challenge,
-            credential: Some(credential),
-            rejected,
-        };
-        match self.inner.tokens.obtain(&scope, purchase).await? {
-            Some(token) => {
-                upstream
-                    .attempt(request, Some(&token), Access::Caller)
-                    .await
-            }
-            None => Err(SourceError::Refused(refusal)),
-        }
     }
 }
 
@@ -308,13 +203,5 @@ impl fmt::Debug for Upstreams {
         f.debug_struct("Upstreams")
             .field("configured", &self.inner.configured.keys())
             .finish_non_exhaustive()
-    }
-}
-
-fn scope(request: &UpstreamRequest, credential: Option<&Credential>) -> Scope {
-    Scope {
-        registry: request.registry.clone(),
-        repository: request.repository.clone(),
-        identity: credential.map(Credential::fingerprint),
     }
 }

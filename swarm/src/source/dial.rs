@@ -24,7 +24,7 @@ use super::{
     trust::ClientIdentity,
 };
 
-/// The ways to one registry. Cheap to clone.
+/// The ways to one endpoint of a registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     /// What may be connected to whatever its address is.
@@ -79,14 +79,15 @@ impl Dialer {
     pub(super) fn to_configured(
         shared: &Shared,
         config: &RegistryConfig,
+        endpoint: &Url,
     ) -> Result<Self, SourceConfigError> {
         let reach = Arc::<Reach>::default();
-        match config.endpoint.host() {
+        match endpoint.host() {
             Some(Host::Ipv4(address)) => reach.endpoint_is_at(address.into()),
             Some(Host::Ipv6(address)) => reach.endpoint_is_at(address.into()),
             Some(Host::Domain(_)) | None => {}
         }
-        let endpoint_host = config.endpoint.host_str().unwrap_or_default().to_owned();
+        let endpoint_host = endpoint.host_str().unwrap_or_default().to_owned();
         let written = Rule::Written {
             endpoint_host,
             reach: Arc::clone(&reach),
@@ -95,8 +96,10 @@ impl Dialer {
             reach: Arc::clone(&reach),
         };
         Ok(Self {
-            written: Authority::of(&config.endpoint)
-                .into_iter()
+            written: config
+                .endpoints
+                .iter()
+                .filter_map(Authority::of)
                 .chain(config.also_trust.iter().cloned())
                 .collect(),
             shows_identity: config.client.is_some(),

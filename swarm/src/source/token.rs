@@ -1,7 +1,7 @@
 //! Tokens of the distribution specification's flow: fetched once for all who need one, kept
 //! for most of their life.
 //!
-//! A token is kept under the registry and repository it is for, and under the fingerprint of the
+//! A token is kept under the endpoint and repository it is for, and under the fingerprint of the
 //! credential that bought it: one caller's token is never used for another, or for anonymous.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header};
 use moka::future::Cache;
-use protocol::{RegistryName, Repository};
+use protocol::Repository;
 use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
@@ -23,7 +23,7 @@ use super::{
     error::{AnsweredBy, SourceError},
     metrics::{SourceMetrics, TokenFetch},
     request::Method,
-    upstream::Upstream,
+    upstream::{Upstream, UpstreamId},
 };
 
 /// The tokens of all registries.
@@ -33,10 +33,10 @@ pub(super) struct Tokens {
     metrics: SourceMetrics,
 }
 
-/// What a token is for: `repository:<repository>:pull` at one registry, as one caller.
+/// What a token is for: `repository:<repository>:pull` at one endpoint, as one caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
-    pub(super) registry: RegistryName,
+    pub(super) upstream: UpstreamId,
     pub(super) repository: Repository,
     /// `None` for anonymous.
     pub(super) identity: Option<Fingerprint>,
@@ -339,7 +339,7 @@ mod tests {
 
     fn scope() -> Scope {
         Scope {
-            registry: "r.example".parse().unwrap(),
+            upstream: UpstreamId::default(),
             repository: "a/b".parse().unwrap(),
             identity: None,
         }

@@ -1,5 +1,6 @@
 //! The upstream side against registries that misbehave as they are told to.
 
+mod endpoints;
 mod hub;
 mod places;
 mod registry;
@@ -53,7 +54,7 @@ fn upstreams_that_wait(
         Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
     };
     let registry = RegistryConfig {
-        endpoint: url(&endpoint),
+        endpoints: vec![url(&endpoint)],
         also_trust: also
             .iter()
             .filter_map(|address| Authority::of(&url(address)))
@@ -149,4 +150,11 @@ fn manifest_request(method: Method, redirects: Redirects) -> UpstreamRequest {
 
 fn credential(text: &str) -> Option<Credential> {
     Credential::from_header(&http::HeaderValue::from_str(text).expect("a header value"))
+}
+
+/// Time passes in no time.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }
