@@ -13,6 +13,7 @@ mod environment;
 mod explain;
 mod handlers;
 mod http_service;
+mod keyring;
 mod listen;
 mod logging;
 mod metrics;

@@ -20,11 +20,11 @@ use swarm::{
     conductor,
     peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
-    source::{SourceMetrics, Upstreams},
+    source::{Outside, SourceMetrics, Upstreams},
     store::{self, Store},
 };
 
-use crate::{config::Config, drain::Group, operators::Operators};
+use crate::{config::Config, drain::Group, keyring::SystemKeyring, operators::Operators};
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Roles {
@@ -54,10 +54,7 @@ impl Roles {
             }
             false => (None, None),
         };
-        let upstreams = Upstreams::new(
-            config.proxy.source.clone(),
-            SourceMetrics::register(registry)?,
-        )?;
+        let upstreams = upstreams(&config, registry)?;
         let peer_metrics = PeerMetrics::new(registry)?;
         let bandwidth = BandwidthMetrics::register(registry)?;
         let throttles = Throttles::new(config.swarm.rates, &bandwidth);
@@ -127,6 +124,16 @@ impl Roles {
         let server = self.peer_server.clone();
         tasks.spawn(async move { swarm.run(hello, server, stop).await });
     }
+}
+
+fn upstreams(config: &Config, registry: &Registry) -> anyhow::Result<Upstreams> {
+    let outside = Outside {
+        keyring: Arc::new(SystemKeyring),
+        ..Outside::default()
+    };
+    let metrics = SourceMetrics::register(registry)?;
+    let source = config.proxy.source.clone();
+    Ok(Upstreams::with_outside(source, metrics, outside)?)
 }
 
 fn limits(config: &Config) -> conductor::Limits {

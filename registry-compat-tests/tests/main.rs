@@ -11,6 +11,7 @@ mod halfway;
 mod herd;
 mod kill;
 mod log_lines;
+mod login;
 mod loops;
 mod memory;
 mod operator;

@@ -175,6 +175,7 @@ fn swarm(registry: &Registry, store: &Store, counts: &prometheus::Registry) -> S
         also_trust: Default::default(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let config = source::Config {
         registries: HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]),

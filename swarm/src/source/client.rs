@@ -9,14 +9,16 @@ use tokio::time::sleep;
 use super::{
     clock,
     dial::{Dialer, Shared, via},
+    docker_config,
     endpoints::Endpoints,
     error::SourceError,
+    login::{Keyring, Login, NoKeys},
     metrics::SourceMetrics,
     registry::{Config, SourceConfigError, Timeouts, default_endpoint},
     request::{UpstreamRequest, UpstreamResponse},
     resolve::{Names, SystemNames},
     retry::{Retries, RetryLimits},
-    rights::Rights,
+    rights::{Means, Rights},
     silence::Errand,
     upstream::Upstream,
 };
@@ -27,6 +29,15 @@ use crate::bandwidth::{Demand, Pace, Throttle};
 pub struct Upstreams {
     inner: Arc<Inner>,
     pub(super) pace: Pace,
+}
+
+/// What the registries cannot do without and the tests replace.
+#[derive(Clone)]
+pub struct Outside {
+    /// Resolves names.
+    pub names: Arc<dyn Names>,
+    /// Reads this node's logins.
+    pub keyring: Arc<dyn Keyring>,
 }
 
 struct Inner {
@@ -46,19 +57,37 @@ const OTHERS_MAX: u64 = 1024;
 const REQUEST_FAILURES_MAX: u32 = 3;
 pub(super) const REQUEST_WINDOW: Duration = Duration::from_secs(15);
 
+// === impl Outside ===
+
+impl Default for Outside {
+    /// The names of the system, and no logins.
+    fn default() -> Self {
+        Self {
+            names: Arc::new(SystemNames),
+            keyring: Arc::new(NoKeys),
+        }
+    }
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outside")
+    }
+}
+
 // === impl Upstreams ===
 
 impl Upstreams {
     /// Fails when TLS cannot be set up with the authorities that were given.
     pub fn new(config: Config, metrics: SourceMetrics) -> Result<Self, SourceConfigError> {
-        Self::with_names(config, metrics, Arc::new(SystemNames))
+        Self::with_outside(config, metrics, Outside::default())
     }
 
-    /// As [`Upstreams::new`], names being resolved by `names`.
-    pub fn with_names(
+    /// As [`Upstreams::new`], with another outside.
+    pub fn with_outside(
         config: Config,
         metrics: SourceMetrics,
-        names: Arc<dyn Names>,
+        Outside { names, keyring }: Outside,
     ) -> Result<Self, SourceConfigError> {
         let shared = Shared {
             names,
@@ -71,7 +100,11 @@ impl Upstreams {
             let mut upstreams = Vec::new();
             for endpoint in &registry.endpoints {
                 let dialer = Dialer::to_configured(&shared, registry, endpoint)?;
-                upstreams.push(Upstream::new(name, endpoint.clone(), dialer));
+                let mut upstream = Upstream::new(name, endpoint.clone(), dialer);
+                upstream.login = registry.docker_config.clone().map(|path| {
+                    Login::new(path, docker_config::hosts(name, endpoint), keyring.clone())
+                });
+                upstreams.push(upstream);
             }
             let endpoints = Endpoints::new(name, upstreams, metrics.clone());
             configured.insert(name.clone(), Arc::new(endpoints));
@@ -130,7 +163,7 @@ impl Upstreams {
         let mut retries = self.retries(REQUEST_FAILURES_MAX, window);
         let start = clock::now();
         loop {
-            let error = match self.send_once(request).await {
+            let error = match self.send_once(request, Means::All).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -161,14 +194,17 @@ impl Upstreams {
         sleep(pause).await;
     }
 
-    /// As [`Upstreams::send`], without retries.
+    /// As [`Upstreams::send`], without retries, by `means` alone.
     pub(super) async fn send_once(
         &self,
         request: &UpstreamRequest,
+        means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
         let endpoints = self.endpoints(&request.registry).await?;
         let patience = self.timeouts().fallback;
-        let answered = endpoints.ask(patience, &self.inner.rights, request).await;
+        let answered = endpoints
+            .ask(patience, &self.inner.rights, request, means)
+            .await;
         let errand = Errand::of_resource(&request.resource);
         let ask_at = clock::now() + self.timeouts().fallback_memory;
         endpoints

@@ -124,8 +124,29 @@ impl Dialer {
             Method::Get => client.get(url.clone()),
             Method::Head => client.head(url.clone()),
         };
+        self.answered(url, request.headers(headers)).await
+    }
+
+    /// The head of the answer to a form that is posted.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        form: String,
+    ) -> Result<reqwest::Response, SourceError> {
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = self.client_for(url)?.post(url.clone()).headers(headers);
+        let request = request.header(header::CONTENT_TYPE, form_type).body(form);
+        self.answered(url, request).await
+    }
+
+    async fn answered(
+        &self,
+        url: &Url,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, SourceError> {
         let waited = self.timeouts.response;
-        let answered = match timeout(waited, request.headers(headers).send()).await {
+        let answered = match timeout(waited, request.send()).await {
             Ok(answered) => answered.map_err(|error| failed(url, &error)),
             Err(_) => Err(SourceError::Stalled {
                 awaited: Awaited::Headers,

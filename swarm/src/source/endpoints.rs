@@ -17,7 +17,7 @@ use super::{
     failover::{Failover, goes_on},
     metrics::SourceMetrics,
     request::{Body, UpstreamRequest, UpstreamResponse},
-    rights::Rights,
+    rights::{Means, Rights},
     silence::Silence,
     upstream::Upstream,
 };
@@ -61,13 +61,14 @@ impl Endpoints {
         patience: Duration,
         rights: &Rights,
         request: &UpstreamRequest,
+        means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
         let order = self.failover().order(clock::now());
         let share = patience / u32::try_from(order.len()).unwrap_or(1).max(1);
         let mut told: Option<(usize, SourceError)> = None;
         for (turn, index) in order.iter().copied().enumerate() {
             let upstream = &self.upstreams[index];
-            let asking = rights.ask(upstream, request);
+            let asking = Box::pin(rights.ask(upstream, request, means));
             let answered = match turn + 1 < order.len() {
                 true => within(share, upstream, asking).await,
                 false => asking.await,

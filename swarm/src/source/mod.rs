@@ -1,7 +1,7 @@
 //! The upstream side: asks registries, and gives their content with the right to it that was used.
 //!
 //! Anonymous first: a caller's credential is used only after the registry refused to answer
-//! without one, and [`Access`] says which it was. Connections are judged by the address really
+//! without one, then that of this node where it has one, and [`Access`] says which it was. Connections are judged by the address really
 //! connected to. Nothing in here verifies content: the engine does, by digest.
 
 mod address;
@@ -10,10 +10,12 @@ mod client;
 mod clock;
 mod credential;
 mod dial;
+mod docker_config;
 mod endpoints;
 mod error;
 mod failover;
 mod fetch;
+mod login;
 mod metrics;
 mod patience;
 mod pattern;
@@ -32,10 +34,11 @@ mod trust;
 mod upstream;
 
 pub use address::AddressClass;
-pub use client::Upstreams;
+pub use client::{Outside, Upstreams};
 pub use credential::{Credential, Fingerprint, Scheme};
 pub use error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, RedirectFault, SourceError};
 pub use fetch::{Fetch, FetchRequest, MANIFEST_LEN_MAX};
+pub use login::{Keyring, NoKeys};
 pub use metrics::SourceMetrics;
 pub(crate) use patience::Brief;
 pub use pattern::{Pattern, PatternError, WELL_KNOWN};

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
+    docker_config,
     pattern::{self, Pattern},
     trust::{self, ClientIdentity},
 };
@@ -38,6 +39,9 @@ pub struct RawRegistry {
     /// where they ask for one, and of its private key; both or neither.
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
+    /// A file in the form of docker's `config.json` that has this node's login; none when empty. What it
+    /// opens, every client of this node may read.
+    pub docker_config: PathBuf,
     /// Where redirects and challenges of this registry may also lead, whatever the address is:
     /// `host:port`, as they write it.
     pub also_trust: Vec<String>,
@@ -63,6 +67,8 @@ pub struct RegistryConfig {
     pub ca: Vec<CertificateDer<'static>>,
     /// Shown to the endpoints and to what is also trusted, where they ask for it.
     pub client: Option<ClientIdentity>,
+    /// Where this node's login is.
+    pub docker_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -144,7 +150,9 @@ pub fn check(
             let told = "is of no use: the endpoint is reached without TLS";
             problem("client_cert", told.to_owned());
         }
-        let (Ok(endpoints), Ok(ca), Ok(client)) = (endpoints, ca, client) else {
+        let login = login(raw, &read).map_err(|error| problem("docker_config", error));
+        let (Ok(endpoints), Ok(ca), Ok(client), Ok(docker_config)) = (endpoints, ca, client, login)
+        else {
             continue;
         };
         let config = RegistryConfig {
@@ -152,11 +160,25 @@ pub fn check(
             also_trust,
             ca,
             client,
+            docker_config,
         };
         if checked.insert(name, config).is_some() {
             problem("name", "is configured twice".to_owned());
         }
     }
+    let patterns = patterns(allow, &mut problems);
+    if problems.is_empty() {
+        Ok(Config {
+            registries: checked,
+            allow: patterns,
+            ..Config::default()
+        })
+    } else {
+        Err(problems)
+    }
+}
+
+fn patterns(allow: &[String], problems: &mut Vec<SourceConfigError>) -> Vec<Pattern> {
     let mut patterns = Vec::new();
     for text in allow {
         match text.parse() {
@@ -169,15 +191,7 @@ pub fn check(
             }
         }
     }
-    if problems.is_empty() {
-        Ok(Config {
-            registries: checked,
-            allow: patterns,
-            ..Config::default()
-        })
-    } else {
-        Err(problems)
-    }
+    patterns
 }
 
 // === impl Config ===
@@ -282,6 +296,22 @@ fn endpoints(name: &RegistryName, raw: &RawRegistry) -> Result<Vec<Url>, (&'stat
         all.push(url);
     }
     Ok(all)
+}
+
+/// Where the login is, if anywhere; its file must be one.
+fn login(
+    raw: &RawRegistry,
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Option<PathBuf>, String> {
+    let path = &raw.docker_config;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let file = read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    match docker_config::look_up(&file, &[]) {
+        Ok(_) => Ok(Some(path.clone())),
+        Err(told) => Err(format!("{} {told}", path.display())),
+    }
 }
 
 fn parse_endpoint(text: &str) -> Result<Url, String> {
@@ -401,6 +431,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let mut missing_ca = raw("c.example", "");
         missing_ca.ca = PathBuf::from("/none.pem");
+        missing_ca.docker_config = PathBuf::from("/none.json");
         let mut portless = raw("d.example", "");
         portless.also_trust = vec!["store.example:443".to_owned(), "store.example".to_owned()];
         let mut keyless = raw("e.example", "");
@@ -428,6 +459,7 @@ mod tests {
                 "proxy.registry[a.example].endpoint",
                 "proxy.registry[b.example].endpoint",
                 "proxy.registry[c.example].ca",
+                "proxy.registry[c.example].docker_config",
                 "proxy.registry[d.example].also_trust",
                 "proxy.registry[e.example].client_key",
                 "proxy.registry[f.example].client_key",

@@ -1,4 +1,8 @@
-//! One request at one endpoint: anonymously first, then, only when refused, as the caller.
+//! One request at one endpoint: anonymously first, then, only when refused, as the caller, then as
+//! this node.
+//!
+//! A caller without a credential gets what this node's login opens, so one whose credential is
+//! refused gets it as well: he would only have to leave it out.
 
 use super::{
     challenge::Offer,
@@ -10,6 +14,14 @@ use super::{
     token::{Purchase, Scope, Tokens},
     upstream::Upstream,
 };
+
+/// What a request may be answered by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Means {
+    All,
+    /// What anybody may read.
+    Nobody,
+}
 
 /// What was learned of the rights at all endpoints.
 #[derive(Debug)]
@@ -33,27 +45,71 @@ impl Rights {
         &self,
         upstream: &Upstream,
         request: &UpstreamRequest,
+        means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
         let place = (upstream.id.clone(), request.repository.clone());
-        if let Some(credential) = &request.credential
-            && let Some(refusal) = self.refusals.recent(&place).await
-        {
-            return self.as_caller(upstream, request, credential, refusal).await;
-        }
-        let refusal = match self.as_nobody(upstream, request).await {
-            Err(SourceError::Refused(answer)) => answer,
-            other => return other,
+        let credential = match means {
+            Means::All => request.credential.as_ref(),
+            Means::Nobody => None,
         };
-        let Some(credential) = &request.credential else {
-            return Err(SourceError::Refused(refusal));
+        let known = match credential {
+            Some(_) => self.refusals.recent(&place).await,
+            None => None,
         };
-        let answered = self
-            .as_caller(upstream, request, credential, refusal.clone())
-            .await;
-        if answered.is_ok() {
+        let is_known = known.is_some();
+        let refusal = match known {
+            Some(refusal) => refusal,
+            None => match self.as_nobody(upstream, request).await {
+                Err(SourceError::Refused(answer)) => answer,
+                other => return other,
+            },
+        };
+        let answered = match credential {
+            Some(credential) => {
+                let refusal = refusal.clone();
+                self.as_caller(upstream, request, credential, refusal).await
+            }
+            None => Err(SourceError::Refused(refusal.clone())),
+        };
+        let answered = match (answered, means) {
+            (Err(SourceError::Refused(last)), Means::All) => {
+                self.as_node(upstream, request, refusal.clone(), last).await
+            }
+            (answered, _) => answered,
+        };
+        if answered.is_ok() && !is_known && credential.is_some() {
             self.refusals.remember(place, refusal).await;
         }
         answered
+    }
+
+    /// With this node's login, if it has one; where it is refused, with the one that is then there
+    /// in its place. Gives `last` where none is taken.
+    async fn as_node(
+        &self,
+        upstream: &Upstream,
+        request: &UpstreamRequest,
+        refusal: Box<Answer>,
+        last: Box<Answer>,
+    ) -> Result<UpstreamResponse, SourceError> {
+        let Some(login) = &upstream.login else {
+            return Err(SourceError::Refused(last));
+        };
+        let mut rejected = None;
+        while let Some(credential) = login.credential(rejected).await {
+            let refusal = refusal.clone();
+            match self
+                .as_caller(upstream, request, &credential, refusal)
+                .await
+            {
+                Err(SourceError::Refused(_)) if rejected.is_none() => {
+                    rejected = Some(credential.fingerprint());
+                }
+                Err(SourceError::Refused(_)) => break,
+                other => return other,
+            }
+        }
+        Err(SourceError::Refused(last))
     }
 
     /// With the remembered anonymous token or none; when refused, with a new one.
@@ -90,7 +146,7 @@ impl Rights {
         }
     }
 
-    /// With the caller's credential: as it is, or, where the registry takes tokens alone, with
+    /// With a credential: as it is, or, where the registry takes tokens alone, with
     /// the token that a password buys.
     async fn as_caller(
         &self,
@@ -102,6 +158,8 @@ impl Rights {
         let offer = Offer::of(&refusal.headers);
         let challenge = match (credential.scheme(), offer.bearer) {
             (Scheme::Basic, Some(challenge)) if !offer.basic => challenge,
+            (Scheme::Refresh, Some(challenge)) => challenge,
+            (Scheme::Refresh, None) => return Err(SourceError::Refused(refusal)),
             (Scheme::Basic | Scheme::Bearer | Scheme::Other, _) => {
                 return upstream
                     .attempt(request, Some(credential.header()), Access::Caller)

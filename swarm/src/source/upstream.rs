@@ -15,6 +15,7 @@ use super::{
     clock,
     dial::Dialer,
     error::{AnsweredBy, Awaited, SourceError},
+    login::Login,
     range::ContentRange,
     rate_limit::RateLimit,
     redirect,
@@ -29,6 +30,8 @@ pub(super) struct Upstream {
     pub(super) id: UpstreamId,
     pub(super) endpoint: Url,
     pub(super) dialer: Dialer,
+    /// Of this node, where it has one.
+    pub(super) login: Option<Login>,
     is_hub: bool,
     slots: Arc<Semaphore>,
 }
@@ -59,6 +62,7 @@ impl Upstream {
             id: UpstreamId(format!("{name} {endpoint}").into()),
             endpoint,
             dialer,
+            login: None,
             is_hub: is_docker_hub(name),
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
         }

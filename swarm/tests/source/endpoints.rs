@@ -24,6 +24,7 @@ fn upstreams_at(endpoints: &[SocketAddr]) -> Upstreams {
         also_trust: Vec::new(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let timeouts = Timeouts {
         connect: Duration::from_secs(5),

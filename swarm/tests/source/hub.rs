@@ -20,6 +20,7 @@ async fn told_by(name: &str, endpoint: SocketAddr) -> Vec<String> {
         also_trust: Vec::new(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let config = Config {
         registries: HashMap::from([(name.clone(), registry)]),

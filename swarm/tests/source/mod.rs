@@ -2,6 +2,7 @@
 
 mod endpoints;
 mod hub;
+mod login;
 mod places;
 mod registry;
 mod rights;
@@ -13,9 +14,9 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{ContentKind, Digest, Origin, RegistryName};
 use swarm::source::{
-    Access, Authority, ByteRange, Config, Credential, FetchRequest, Method, Names, Redirects,
-    Reference, RegistryConfig, Resource, SourceError, SourceMetrics, SystemNames, Timeouts,
-    UpstreamRequest, Upstreams,
+    Access, Authority, ByteRange, Config, Credential, FetchRequest, Method, Names, Outside,
+    Redirects, Reference, RegistryConfig, Resource, SourceError, SourceMetrics, SystemNames,
+    Timeouts, UpstreamRequest, Upstreams,
 };
 use url::Url;
 
@@ -61,6 +62,7 @@ fn upstreams_that_wait(
             .collect(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let timeouts = Timeouts {
         connect: Duration::from_secs(5),
@@ -84,7 +86,11 @@ fn upstreams_of(
         ..Config::default()
     };
     let metrics = SourceMetrics::register(&prometheus::Registry::new()).expect("a fresh registry");
-    Upstreams::with_names(config, metrics, names).expect("no CA that could be wrong")
+    let outside = Outside {
+        names,
+        ..Outside::default()
+    };
+    Upstreams::with_outside(config, metrics, outside).expect("no CA that could be wrong")
 }
 
 fn fetch_request(

@@ -148,6 +148,7 @@ impl TlsRegistry {
             also_trust: Vec::new(),
             ca: ca.iter().map(|ca| ca.certificate()).collect(),
             client: None,
+            docker_config: None,
         }
     }
 
