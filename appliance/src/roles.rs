@@ -133,6 +133,12 @@ fn upstreams(config: &Config, registry: &Registry) -> anyhow::Result<Upstreams> 
     };
     let metrics = SourceMetrics::register(registry)?;
     let source = config.proxy.source.clone();
+    for warning in &config.proxy.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(proxy) = &source.proxy {
+        tracing::info!(?proxy, "upstreams are asked through a proxy");
+    }
     Ok(Upstreams::with_outside(source, metrics, outside)?)
 }
 

@@ -19,6 +19,7 @@ pub mod route;
 mod serve;
 mod swarm_engine;
 mod upstream;
+mod upstream_proxy;
 
 pub use body::{BrokenOff, ContentStream};
 pub use config::{Config, RawConfig};

@@ -29,3 +29,4 @@ mod storeless;
 mod swarm;
 mod two_clients;
 mod two_hosts;
+mod web_proxy;

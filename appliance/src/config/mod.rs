@@ -16,6 +16,8 @@ use std::{
 use protocol::{Identity, Role, Roles};
 use serde::{Deserialize, Serialize};
 
+use crate::environment;
+
 pub use identity::RawIdentity;
 pub use problem::{Problem, Problems};
 pub use read::read;
@@ -127,6 +129,7 @@ impl RawConfig {
         let surroundings = proxy::config::Surroundings {
             data_dir: &self.data_dir,
             pseudonym: &pseudonym(),
+            proxy: environment::upstream_proxies(),
             read: |path: &Path| std::fs::read(path),
         };
         let proxy = told(self.proxy.check(&surroundings), &mut problems);

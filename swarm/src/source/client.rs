@@ -92,6 +92,7 @@ impl Upstreams {
         let shared = Shared {
             names,
             timeouts: config.timeouts,
+            proxy: config.proxy.clone(),
             metrics: metrics.clone(),
             via: via(&config.pseudonym)?,
         };

@@ -8,6 +8,7 @@ mod address;
 mod challenge;
 mod client;
 mod clock;
+mod corporate;
 mod credential;
 mod dial;
 mod docker_config;
@@ -35,6 +36,7 @@ mod upstream;
 
 pub use address::AddressClass;
 pub use client::{Outside, Upstreams};
+pub use corporate::{ProxyTexts, UpstreamProxy};
 pub use credential::{Credential, Fingerprint, Scheme};
 pub use error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, RedirectFault, SourceError};
 pub use fetch::{Fetch, FetchRequest, MANIFEST_LEN_MAX};

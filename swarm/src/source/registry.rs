@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
+    corporate::UpstreamProxy,
     docker_config,
     pattern::{self, Pattern},
     trust::{self, ClientIdentity},
@@ -53,6 +54,8 @@ pub struct Config {
     pub registries: HashMap<RegistryName, RegistryConfig>,
     pub allow: Vec<Pattern>,
     pub timeouts: Timeouts,
+    /// What stands between this host and the upstreams, if anything.
+    pub proxy: Option<UpstreamProxy>,
     /// The name that this process writes into `Via` (RFC 9110, section 7.6.3): visible ASCII.
     pub pseudonym: String,
 }
@@ -203,6 +206,7 @@ impl Default for Config {
             registries: HashMap::new(),
             allow: Vec::new(),
             timeouts: Timeouts::default(),
+            proxy: None,
             pseudonym: "darter".to_owned(),
         }
     }

@@ -35,16 +35,26 @@ struct Keys {
 
 impl Keyring for Keys {
     fn file(&self, _: PathBuf) -> BoxFuture<'static, io::Result<Vec<u8>>> {
-        let file = self.file.lock().unwrap().clone().into_bytes();
+        let file = self
+            .file
+            .lock()
+            .expect("nobody panicked")
+            .clone()
+            .into_bytes();
         Box::pin(async move { Ok(file) })
     }
 
     fn helper(&self, program: String, server: String) -> BoxFuture<'static, io::Result<Vec<u8>>> {
         self.helped
             .lock()
-            .unwrap()
+            .expect("nobody panicked")
             .push(format!("{program} {server}"));
-        let answer = self.answer.lock().unwrap().clone().into_bytes();
+        let answer = self
+            .answer
+            .lock()
+            .expect("nobody panicked")
+            .clone()
+            .into_bytes();
         Box::pin(async move { Ok(answer) })
     }
 }
@@ -66,11 +76,11 @@ impl Keys {
     /// A helper that knows this user and password.
     fn helper_says(&self, user: &str, secret: &str) {
         let answer = format!(r#"{{"Username":"{user}","Secret":"{secret}"}}"#);
-        *self.answer.lock().unwrap() = answer;
+        *self.answer.lock().expect("nobody panicked") = answer;
     }
 
     fn write(&self, file: &str) {
-        *self.file.lock().unwrap() = file.to_owned();
+        *self.file.lock().expect("nobody panicked") = file.to_owned();
     }
 }
 
@@ -108,7 +118,7 @@ fn upstreams(registry: &Registry, keys: &Arc<Keys>) -> Upstreams {
 async fn guarded(takes: &Arc<Mutex<&'static str>>) -> Registry {
     let takes = Arc::clone(takes);
     Registry::start(move |asked| {
-        let wanted = format!("Basic {}", takes.lock().unwrap());
+        let wanted = format!("Basic {}", takes.lock().expect("nobody panicked"));
         match asked.header("authorization") {
             Some(shown) if shown == wanted => Reply::serve(asked, BODY),
             _ => Reply::status("401 Unauthorized\r\nWWW-Authenticate: Basic realm=\"r\""),
@@ -148,7 +158,7 @@ async fn a_login_that_is_refused_is_looked_for_again_but_not_each_time() {
     let (registry, keys) = (guarded(&takes).await, Keys::login(LOGIN));
     let upstreams = upstreams(&registry, &keys);
     fetch_blob(&upstreams, None).await.unwrap();
-    *takes.lock().unwrap() = NEXT;
+    *takes.lock().expect("nobody panicked") = NEXT;
     for _ in 0..2 {
         let outcome = fetch_blob(&upstreams, None).await;
         assert!(
@@ -177,12 +187,12 @@ async fn a_helper_is_asked_for_another_login_in_the_request_that_was_refused() {
     let upstreams = upstreams(&registry, &keys);
     fetch_blob(&upstreams, None).await.unwrap();
     pass(Duration::from_secs(11)).await;
-    *takes.lock().unwrap() = NEXT;
+    *takes.lock().expect("nobody panicked") = NEXT;
     keys.helper_says("node", "next");
     fetch_blob(&upstreams, None).await.unwrap();
-    assert_eq!(keys.helped.lock().unwrap().len(), 2);
+    assert_eq!(keys.helped.lock().expect("nobody panicked").len(), 2);
     // A helper that knows no better is not asked for each that is refused.
-    *takes.lock().unwrap() = LOGIN;
+    *takes.lock().expect("nobody panicked") = LOGIN;
     for _ in 0..3 {
         let outcome = fetch_blob(&upstreams, None).await;
         assert!(
@@ -190,7 +200,7 @@ async fn a_helper_is_asked_for_another_login_in_the_request_that_was_refused() {
             "{outcome:?}"
         );
     }
-    assert_eq!(keys.helped.lock().unwrap().len(), 2);
+    assert_eq!(keys.helped.lock().expect("nobody panicked").len(), 2);
 }
 
 #[tokio::test]
@@ -214,7 +224,7 @@ async fn an_identity_token_of_a_helper_buys_tokens_and_is_shown_to_no_registry()
         let fetched = fetch_blob(&upstreams, None).await.unwrap();
         assert_eq!(fetched.access, Access::Caller);
     }
-    let helped = keys.helped.lock().unwrap().clone();
+    let helped = keys.helped.lock().expect("nobody panicked").clone();
     assert_eq!(helped, [format!("docker-credential-x {REGISTRY}")]);
     for asked in registry.asked() {
         assert!(!format!("{asked:?}").contains("node-secret"), "{asked:?}");

@@ -1,5 +1,6 @@
 //! The upstream side against registries that misbehave as they are told to.
 
+mod corporate;
 mod endpoints;
 mod hub;
 mod login;
