@@ -20,6 +20,7 @@ mod metrics;
 mod node;
 mod operators;
 mod preheat;
+mod reload;
 mod roles;
 mod setup;
 mod start;

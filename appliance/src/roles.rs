@@ -30,6 +30,7 @@ use crate::{config::Config, drain::Group, keyring::SystemKeyring, operators::Ope
 pub(crate) struct Roles {
     pub(crate) identity: Identity,
     pub(crate) swarm: Swarm,
+    pub(crate) upstreams: Upstreams,
     pub(crate) peer_server: PeerServer,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) scheduler: Option<Arc<SchedulerService>>,
@@ -95,12 +96,13 @@ impl Roles {
         let operators = operators(&config, &identity, scheduler.as_ref());
         let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
-            true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
+            true => Some(proxy(config.proxy, &swarm, upstreams.clone(), registry).await?),
             false => None,
         };
         Ok(Self {
             identity,
             swarm,
+            upstreams,
             peer_server,
             proxy,
             scheduler,

@@ -110,7 +110,7 @@ impl Proxy {
         let mut record = Record::begin(client, parts.method.clone(), Arc::clone(&self.metrics));
         let via = parts.headers.get_all(header::VIA);
         let via = via.iter().filter_map(|value| value.to_str().ok());
-        let routed = self.config.router.route(&parts.method, &parts.uri, via);
+        let routed = self.config().router.route(&parts.method, &parts.uri, via);
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
@@ -156,7 +156,7 @@ impl Proxy {
                 Refusal::new(Fault::Method, "this mirror is read with GET and HEAD alone"),
             ),
             RegistryRequest::Read(target, resource) => {
-                if self.config.source.allowed(&target.registry) {
+                if self.config().source.allowed(&target.registry) {
                     self.read(ask, &target, resource).await
                 } else {
                     Err(not_allowed(&target))

@@ -16,6 +16,7 @@ use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -31,7 +32,7 @@ use crate::{
 /// The mirror.
 #[derive(Debug)]
 pub struct Proxy {
-    pub(crate) config: Config,
+    config: watch::Sender<Arc<Config>>,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) metrics: Arc<Metrics>,
@@ -70,12 +71,23 @@ impl Proxy {
     pub async fn new(parts: Parts) -> io::Result<Self> {
         let tags = Tags::open(&parts.config, parts.clock).await?;
         Ok(Self {
-            config: parts.config,
+            config: watch::Sender::new(Arc::new(parts.config)),
             engine: parts.engine,
             upstream: parts.upstream,
             metrics: Arc::new(parts.metrics),
             tags,
         })
+    }
+
+    /// Runs on `config` from now on; a request under way ends as it began. What was set up by the old
+    /// one (listeners, and the tags on disk) stays.
+    pub fn reload(&self, config: Config) {
+        self.tags.reload(&config);
+        self.config.send_replace(Arc::new(config));
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
     }
 
     /// Serves one connection until either side is done with it. When `shutdown` is cancelled, the
@@ -101,7 +113,7 @@ impl Proxy {
             stream,
             ahead,
             Arc::clone(&cut),
-            self.config.client_stall_timeout,
+            self.config().client_stall_timeout,
         );
         if has_spoken && first[0] == TLS_HANDSHAKE {
             let _ = timeout(FIRST_BYTE_TIMEOUT, line.write_all(NOT_TLS)).await;
@@ -130,7 +142,7 @@ impl Proxy {
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(self.config.idle_timeout)
+            .header_read_timeout(self.config().idle_timeout)
             .max_buf_size(HEAD_LEN_MAX)
             .half_close(true)
             .serve_connection(TokioIo::new(line), service);

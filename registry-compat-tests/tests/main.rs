@@ -20,6 +20,7 @@ mod paused;
 mod pull;
 mod raw;
 mod refused;
+mod reload;
 mod sealed;
 mod secrets;
 mod stage;

@@ -40,9 +40,15 @@ pub(crate) struct Tags {
     /// Errors of the last seconds: tags that are not there, upstreams that fail.
     failed: Cache<Asking, (SystemTime, Arc<SourceError>)>,
     flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
+    rules: Mutex<Rules>,
+    clock: fn() -> SystemTime,
+}
+
+/// What a reload may change.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     times: TagTimes,
     manifest_len_max: usize,
-    clock: fn() -> SystemTime,
 }
 
 /// An answer for a tag.
@@ -76,6 +82,17 @@ const PRIVATE_MAX: u64 = 10_000;
 /// How long answers for single callers are kept at most.
 const PRIVATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+// === impl Rules ===
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self {
+            times: config.tags,
+            manifest_len_max: config.manifest_len_max,
+        }
+    }
+}
+
 // === impl Tags ===
 
 impl Tags {
@@ -91,10 +108,18 @@ impl Tags {
                 .time_to_live(UNKNOWN_TTL)
                 .build(),
             flights: Mutex::default(),
-            times: config.tags,
-            manifest_len_max: config.manifest_len_max,
+            rules: Mutex::new(Rules::of(config)),
             clock,
         })
+    }
+
+    /// Goes by the times of `config` from now on.
+    pub(crate) fn reload(&self, config: &Config) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules::of(config);
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `tag` stands for, as far as this caller may know.
@@ -110,7 +135,7 @@ impl Tags {
         let caller = Caller { tag, fingerprint };
         let known = self.known(&caller).await;
         let resolved_at = known.as_ref().map(|known| known.resolution.resolved_at);
-        let freshness = self.times.judge(resolved_at, now);
+        let freshness = self.rules().times.judge(resolved_at, now);
         if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
             return Ok(known.clone());
         }
@@ -236,7 +261,7 @@ impl Tags {
             tag: asking.caller.tag.clone(),
             patience: asking.patience,
             credential: credential.cloned(),
-            len_max: self.manifest_len_max,
+            len_max: self.rules().manifest_len_max,
             clock: self.clock,
         };
         let flight = async move { question.ask().await.map_err(Arc::new) }

@@ -4,7 +4,7 @@ use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 use protocol::RegistryName;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
     clock,
@@ -24,10 +24,12 @@ use super::{
 };
 use crate::bandwidth::{Demand, Pace, Throttle};
 
-/// All upstream registries. Cheap to clone.
+/// All upstream registries. Cheap to clone; a reload is seen by all clones but pinned ones.
 #[derive(Clone)]
 pub struct Upstreams {
-    inner: Arc<Inner>,
+    newest: Arc<watch::Sender<Arc<Inner>>>,
+    /// What a transfer began with.
+    pinned: Option<Arc<Inner>>,
     pub(super) pace: Pace,
 }
 
@@ -43,6 +45,7 @@ pub struct Outside {
 struct Inner {
     config: Config,
     metrics: SourceMetrics,
+    outside: Outside,
     configured: HashMap<RegistryName, Arc<Endpoints>>,
     /// Registries that are allowed without an entry of their own, as they are asked.
     others: Cache<RegistryName, Arc<Endpoints>>,
@@ -87,66 +90,66 @@ impl Upstreams {
     pub fn with_outside(
         config: Config,
         metrics: SourceMetrics,
-        Outside { names, keyring }: Outside,
+        outside: Outside,
     ) -> Result<Self, SourceConfigError> {
-        let shared = Shared {
-            names,
-            timeouts: config.timeouts,
-            proxy: config.proxy.clone(),
-            metrics: metrics.clone(),
-            via: via(&config.pseudonym)?,
-        };
-        let mut configured = HashMap::new();
-        for (name, registry) in &config.registries {
-            let mut upstreams = Vec::new();
-            for endpoint in &registry.endpoints {
-                let dialer = Dialer::to_configured(&shared, registry, endpoint)?;
-                let mut upstream = Upstream::new(name, endpoint.clone(), dialer);
-                upstream.login = registry.docker_config.clone().map(|path| {
-                    Login::new(path, docker_config::hosts(name, endpoint), keyring.clone())
-                });
-                upstreams.push(upstream);
-            }
-            let endpoints = Endpoints::new(name, upstreams, metrics.clone());
-            configured.insert(name.clone(), Arc::new(endpoints));
-        }
-        let inner = Inner {
-            configured,
-            others: Cache::new(OTHERS_MAX),
-            public: Dialer::to_public(&shared)?,
-            rights: Rights::new(metrics.clone()),
-            config,
-            metrics,
-        };
+        let inner = Inner::new(config, metrics, outside)?;
         Ok(Self {
-            inner: Arc::new(inner),
+            newest: Arc::new(watch::Sender::new(Arc::new(inner))),
+            pinned: None,
             pace: Pace::default(),
         })
     }
 
-    pub(super) fn timeouts(&self) -> &Timeouts {
-        &self.inner.config.timeouts
+    /// Begins anew with `config`: what runs goes on with what it began with. Where TLS cannot be set
+    /// up, nothing changes.
+    pub fn reload(&self, config: Config) -> Result<(), SourceConfigError> {
+        let (metrics, outside) = {
+            let running = self.newest.borrow();
+            (running.metrics.clone(), running.outside.clone())
+        };
+        let inner = Inner::new(config, metrics, outside)?;
+        self.newest.send_replace(Arc::new(inner));
+        Ok(())
+    }
+
+    /// The same, whatever is reloaded later.
+    pub(super) fn pinned(&self) -> Self {
+        Self {
+            pinned: Some(self.inner()),
+            ..self.clone()
+        }
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        match &self.pinned {
+            Some(inner) => Arc::clone(inner),
+            None => Arc::clone(&self.newest.borrow()),
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.inner().config.timeouts
     }
 
     /// The same registries, for fetches that keep to `throttle` together.
     pub fn throttled(&self, throttle: Throttle) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             pace: Pace::new(throttle),
+            ..self.clone()
         }
     }
 
     /// The same registries, for fetches that keep to `prefetch` as well until `demand` is raised.
     pub(crate) fn until(&self, demand: &Demand, prefetch: &Throttle) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             pace: self.pace.until(demand, prefetch),
+            ..self.clone()
         }
     }
 
     /// Whether `registry` may be asked at all.
     pub fn allowed(&self, registry: &RegistryName) -> bool {
-        self.inner.config.allowed(registry)
+        self.inner().config.allowed(registry)
     }
 
     /// The answer to `request`, tried a few times until it begins. A body that breaks off later
@@ -180,7 +183,7 @@ impl Upstreams {
         Retries::new(RetryLimits {
             failures_in_a_row_max,
             window,
-            backoff: self.inner.config.timeouts.backoff,
+            backoff: self.timeouts().backoff,
         })
     }
 
@@ -190,7 +193,7 @@ impl Upstreams {
         registry: &RegistryName,
         pause: Duration,
     ) {
-        self.inner.metrics.retried(error);
+        self.inner().metrics.retried(error);
         tracing::debug!(%registry, %error, ?pause, "asking the upstream again");
         sleep(pause).await;
     }
@@ -202,10 +205,9 @@ impl Upstreams {
         means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
         let endpoints = self.endpoints(&request.registry).await?;
+        let inner = self.inner();
         let patience = self.timeouts().fallback;
-        let answered = endpoints
-            .ask(patience, &self.inner.rights, request, means)
-            .await;
+        let answered = endpoints.ask(patience, &inner.rights, request, means).await;
         let errand = Errand::of_resource(&request.resource);
         let ask_at = clock::now() + self.timeouts().fallback_memory;
         endpoints
@@ -221,24 +223,70 @@ impl Upstreams {
         if !self.allowed(registry) {
             return Err(SourceError::NotAllowed(registry.clone()));
         }
-        if let Some(endpoints) = self.inner.configured.get(registry) {
+        let inner = self.inner();
+        if let Some(endpoints) = inner.configured.get(registry) {
             return Ok(Arc::clone(endpoints));
         }
         let endpoint =
             default_endpoint(registry).map_err(|_| SourceError::NotAllowed(registry.clone()))?;
         let made = async {
-            let upstream = Upstream::new(registry, endpoint, self.inner.public.clone());
-            let metrics = self.inner.metrics.clone();
+            let upstream = Upstream::new(registry, endpoint, inner.public.clone());
+            let metrics = inner.metrics.clone();
             Arc::new(Endpoints::new(registry, vec![upstream], metrics))
         };
-        Ok(self.inner.others.get_with_by_ref(registry, made).await)
+        Ok(inner.others.get_with_by_ref(registry, made).await)
+    }
+}
+
+// === impl Inner ===
+
+impl Inner {
+    fn new(
+        config: Config,
+        metrics: SourceMetrics,
+        outside: Outside,
+    ) -> Result<Self, SourceConfigError> {
+        let shared = Shared {
+            names: Arc::clone(&outside.names),
+            timeouts: config.timeouts,
+            proxy: config.proxy.clone(),
+            metrics: metrics.clone(),
+            via: via(&config.pseudonym)?,
+        };
+        let mut configured = HashMap::new();
+        for (name, registry) in &config.registries {
+            let mut upstreams = Vec::new();
+            for endpoint in &registry.endpoints {
+                let dialer = Dialer::to_configured(&shared, registry, endpoint)?;
+                let mut upstream = Upstream::new(name, endpoint.clone(), dialer);
+                upstream.login = registry.docker_config.clone().map(|path| {
+                    Login::new(
+                        path,
+                        docker_config::hosts(name, endpoint),
+                        Arc::clone(&outside.keyring),
+                    )
+                });
+                upstreams.push(upstream);
+            }
+            let endpoints = Endpoints::new(name, upstreams, metrics.clone());
+            configured.insert(name.clone(), Arc::new(endpoints));
+        }
+        Ok(Self {
+            configured,
+            others: Cache::new(OTHERS_MAX),
+            public: Dialer::to_public(&shared)?,
+            rights: Rights::new(metrics.clone()),
+            config,
+            metrics,
+            outside,
+        })
     }
 }
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstreams")
-            .field("configured", &self.inner.configured.keys())
+            .field("configured", &self.inner().configured.keys())
             .finish_non_exhaustive()
     }
 }

@@ -92,7 +92,7 @@ impl Upstreams {
     pub async fn fetch(&self, request: FetchRequest) -> Result<Fetch, SourceError> {
         let mut resuming = Resuming {
             retries: self.retries(FETCH_FAILURES_MAX, FETCH_WINDOW),
-            upstreams: self.clone(),
+            upstreams: self.pinned(),
             means: Means::All,
             position: request.range.start,
             end: request.range.end,

@@ -6,6 +6,7 @@ mod hub;
 mod login;
 mod places;
 mod registry;
+mod reload;
 mod rights;
 mod throttled;
 mod tls;
