@@ -20,7 +20,7 @@ use swarm::{
     conductor,
     peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
-    source::{SourceMetrics, Tunnels, Upstreams},
+    source::{Outside, SourceMetrics, Tunnels, Upstreams},
     store::{self, Store},
 };
 
@@ -28,6 +28,7 @@ use crate::{
     ca::{Authorities, Leaves},
     config::Config,
     drain::Group,
+    keyring::SystemKeyring,
     operators::Operators,
 };
 
@@ -35,6 +36,7 @@ use crate::{
 pub(crate) struct Roles {
     pub(crate) identity: Identity,
     pub(crate) swarm: Swarm,
+    pub(crate) upstreams: Upstreams,
     pub(crate) peer_server: PeerServer,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) scheduler: Option<Arc<SchedulerService>>,
@@ -59,10 +61,7 @@ impl Roles {
             }
             false => (None, None),
         };
-        let upstreams = Upstreams::new(
-            config.proxy.source.clone(),
-            SourceMetrics::register(registry)?,
-        )?;
+        let upstreams = upstreams(&config, registry)?;
         let peer_metrics = PeerMetrics::new(registry)?;
         let bandwidth = BandwidthMetrics::register(registry)?;
         let throttles = Throttles::new(config.swarm.rates, &bandwidth);
@@ -103,12 +102,13 @@ impl Roles {
         let operators = operators(&config, &identity, scheduler.as_ref());
         let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
-            true => Some(proxy(config, &swarm, upstreams, registry).await?),
+            true => Some(proxy(config, &swarm, upstreams.clone(), registry).await?),
             false => None,
         };
         Ok(Self {
             identity,
             swarm,
+            upstreams,
             peer_server,
             proxy,
             scheduler,
@@ -132,6 +132,22 @@ impl Roles {
         let server = self.peer_server.clone();
         tasks.spawn(async move { swarm.run(hello, server, stop).await });
     }
+}
+
+fn upstreams(config: &Config, registry: &Registry) -> anyhow::Result<Upstreams> {
+    let outside = Outside {
+        keyring: Arc::new(SystemKeyring),
+        ..Outside::default()
+    };
+    let metrics = SourceMetrics::register(registry)?;
+    let source = config.proxy.source.clone();
+    for warning in &config.proxy.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(proxy) = &source.proxy {
+        tracing::info!(?proxy, "upstreams are asked through a proxy");
+    }
+    Ok(Upstreams::with_outside(source, metrics, outside)?)
 }
 
 fn limits(config: &Config) -> conductor::Limits {

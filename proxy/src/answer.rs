@@ -117,7 +117,7 @@ impl Proxy {
         let mut record = Record::begin(client, parts.method.clone(), Arc::clone(&self.metrics));
         let via = parts.headers.get_all(header::VIA);
         let via = via.iter().filter_map(|value| value.to_str().ok());
-        let routed = self.config.router.route(&parts.method, &parts.uri, via);
+        let routed = self.config().router.route(&parts.method, &parts.uri, via);
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
             Ok(RegistryRequest::Through(through)) => through.form,
@@ -166,13 +166,13 @@ impl Proxy {
                 "a mirror is read with GET and HEAD alone; push to the registry's own name",
             )),
             RegistryRequest::Through(through) => {
-                if !self.config.source.allowed(&through.registry) {
+                if !self.config().source.allowed(&through.registry) {
                     return Err(not_allowed(&through.registry));
                 }
                 self.pass_through(ask, &through, body).await
             }
             RegistryRequest::Read(target, resource) => {
-                if !self.config.source.allowed(&target.registry) {
+                if !self.config().source.allowed(&target.registry) {
                     return Err(not_allowed(&target.registry));
                 }
                 self.read(ask, &target, resource).await

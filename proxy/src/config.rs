@@ -13,12 +13,13 @@ use std::{
 use bytesize::ByteSize;
 use protocol::RegistryName;
 use serde::{Deserialize, Serialize};
-use swarm::source::{self, RawRegistry, Timeouts};
+use swarm::source::{self, ProxyTexts, RawRegistry, Timeouts};
 
 use crate::{
     intercept::{Intercepted, Rules, TunnelFor},
     manifest::freshness::TagTimes,
     route::Router,
+    upstream_proxy::{self, Chosen},
 };
 
 /// The `[proxy]` table as written.
@@ -58,6 +59,15 @@ pub struct RawConfig {
 
     /// Further names by which this proxy is reached, so that it never asks itself.
     pub own_names: Vec<String>,
+
+    /// The HTTP proxy through which upstreams are asked; empty is that of the environment, if any.
+    pub upstream_proxy: String,
+
+    /// A file with `user:password` for it; none when empty.
+    pub upstream_proxy_credentials: PathBuf,
+
+    /// What is asked without it: names with all below them, addresses, networks.
+    pub upstream_no_proxy: Vec<String>,
 
     /// How long an answer for a tag is given without asking the upstream again.
     #[serde(with = "humantime_serde")]
@@ -123,6 +133,8 @@ pub struct Config {
     pub manifest_len_max: usize,
     pub idle_timeout: Duration,
     pub client_stall_timeout: Duration,
+    /// What the operator is to be told although it stops nothing.
+    pub warnings: Vec<String>,
 }
 
 /// What the table does not say: where data lies, how files are read, who this process is.
@@ -131,6 +143,8 @@ pub struct Surroundings<'a, R> {
     pub data_dir: &'a Path,
     /// The name of this process in `Via`.
     pub pseudonym: &'a str,
+    /// The HTTP proxy that the environment names.
+    pub proxy: ProxyTexts,
     /// Gives the bytes of a file that the configuration names.
     pub read: R,
 }
@@ -165,6 +179,9 @@ impl Default for RawConfig {
             transparent_listen: String::new(),
             tls: false,
             own_names: Vec::new(),
+            upstream_proxy: String::new(),
+            upstream_proxy_credentials: PathBuf::new(),
+            upstream_no_proxy: Vec::new(),
             tag_ttl: Duration::from_secs(60),
             stale_if_error: 30 * DAY,
             tags_max: 10_000,
@@ -213,6 +230,7 @@ impl RawConfig {
         let rules = rules.and_then(|source| self.rules(source, &mut problems));
         let transparent_listen = self.transparent_listen();
         let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
+        let chosen = self.upstream_proxy(surroundings, &mut problems);
         problems.extend(self.too_open());
         problems.extend(
             self.zeros()
@@ -243,6 +261,7 @@ impl RawConfig {
             source: source::Config {
                 timeouts: self.timeouts(),
                 pseudonym: surroundings.pseudonym.to_owned(),
+                proxy: chosen.proxy,
                 ..source
             },
             tags: TagTimes {
@@ -255,6 +274,22 @@ impl RawConfig {
                 .unwrap_or(usize::MAX),
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
+            warnings: chosen.warning.into_iter().collect(),
+        })
+    }
+
+    fn upstream_proxy<R>(
+        &self,
+        surroundings: &Surroundings<'_, R>,
+        problems: &mut Vec<ConfigError>,
+    ) -> Chosen
+    where
+        R: Fn(&Path) -> io::Result<Vec<u8>>,
+    {
+        let chosen = upstream_proxy::choose(self, &surroundings.proxy, &surroundings.read);
+        chosen.unwrap_or_else(|errors| {
+            problems.extend(errors);
+            Chosen::default()
         })
     }
 
@@ -367,6 +402,7 @@ mod tests {
         let surroundings = Surroundings {
             data_dir: Path::new("/data"),
             pseudonym: "darter-1",
+            proxy: ProxyTexts::default(),
             read: |_: &Path| Err(io::ErrorKind::NotFound.into()),
         };
         raw.check(&surroundings)

@@ -22,6 +22,7 @@ mod serve;
 mod swarm_engine;
 mod through;
 mod upstream;
+mod upstream_proxy;
 
 pub use body::{BrokenOff, ContentStream};
 pub use config::{Config, RawConfig};

@@ -69,7 +69,7 @@ impl Proxy {
         };
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, missing))?;
-        let len_max = self.config.manifest_len_max as u64;
+        let len_max = self.config().manifest_len_max as u64;
         if response
             .content_length
             .is_some_and(|length| len_max < length)

@@ -21,6 +21,7 @@ use hyper_util::rt::{TokioIo, TokioTimer};
 use swarm::source::Tunnels;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
+    sync::watch,
     time::timeout,
 };
 use tokio_util::sync::CancellationToken;
@@ -38,7 +39,7 @@ use crate::{
 /// The mirror.
 #[derive(Debug)]
 pub struct Proxy {
-    pub(crate) config: Config,
+    config: watch::Sender<Arc<Config>>,
     pub(crate) intercept: Interceptor,
     pub(crate) engine: Arc<dyn Engine>,
     pub(crate) upstream: Arc<dyn Upstream>,
@@ -92,13 +93,24 @@ impl Proxy {
     pub async fn new(parts: Parts) -> io::Result<Self> {
         let tags = Tags::open(&parts.config, parts.clock).await?;
         Ok(Self {
-            config: parts.config,
+            config: watch::Sender::new(Arc::new(parts.config)),
             intercept: Interceptor::new(parts.tunnels, parts.certificates),
             engine: parts.engine,
             upstream: parts.upstream,
             metrics: Arc::new(parts.metrics),
             tags,
         })
+    }
+
+    /// Runs on `config` from now on; a request under way ends as it began. What was set up by the old
+    /// one (listeners, and the tags on disk) stays.
+    pub fn reload(&self, config: Config) {
+        self.tags.reload(&config);
+        self.config.send_replace(Arc::new(config));
+    }
+
+    pub(crate) fn config(&self) -> Arc<Config> {
+        Arc::clone(&self.config.borrow())
     }
 
     /// Serves one connection until either side is done with it. When `shutdown` is cancelled, the
@@ -128,7 +140,7 @@ impl Proxy {
             stream,
             ahead,
             Arc::clone(&cut),
-            self.config.client_stall_timeout,
+            self.config().client_stall_timeout,
         );
         if has_spoken && first[0] == TLS_HANDSHAKE {
             Box::pin(self.speak_tls(line, met, &shutdown)).await;
@@ -155,7 +167,7 @@ impl Proxy {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let left = match self.config.tls {
+        let left = match self.config().tls {
             true => self.serve_loopback(line, met, shutdown).await,
             false => Some(line),
         };
@@ -186,7 +198,7 @@ impl Proxy {
         });
         let mut connection = http1::Builder::new()
             .timer(TokioTimer::new())
-            .header_read_timeout(stage.proxy.config.idle_timeout)
+            .header_read_timeout(stage.proxy.config().idle_timeout)
             .max_buf_size(HEAD_LEN_MAX)
             .half_close(true)
             .serve_connection(TokioIo::new(line), service);

@@ -43,7 +43,7 @@ impl Proxy {
             query: seen.query(&without_namespace(&ask.query)),
             headers: hop::request_headers(&ask.headers),
             body: body.map_err(Into::into).boxed(),
-            caller_stall: self.config.client_stall_timeout,
+            caller_stall: self.config().client_stall_timeout,
         };
         let passed = self.upstream.pass(request).await;
         let response = passed.map_err(|error| upstream::refusal(&error, Fault::NameUnknown))?;

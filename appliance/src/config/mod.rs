@@ -3,6 +3,7 @@
 //! [`RawConfig`] is the file as written, [`Config`] what the process runs on. Each crate checks
 //! its own table; this file checks what concerns the process, and what one table asks of another.
 
+mod change;
 mod identity;
 mod problem;
 mod read;
@@ -10,12 +11,16 @@ mod read;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
 use protocol::{Identity, Role, Roles};
 use serde::{Deserialize, Serialize};
 
+use crate::environment;
+
+pub(crate) use change::needing_restart;
 pub use identity::RawIdentity;
 pub use problem::{Problem, Problems};
 pub use read::read;
@@ -129,7 +134,8 @@ impl RawConfig {
         }
         let surroundings = proxy::config::Surroundings {
             data_dir: &self.data_dir,
-            pseudonym: &pseudonym(),
+            pseudonym: &PSEUDONYM,
+            proxy: environment::upstream_proxies(),
             read: |path: &Path| std::fs::read(path),
         };
         let proxy = told(self.proxy.check(&surroundings), &mut problems);
@@ -234,10 +240,10 @@ fn check_roles(names: &[String], problems: &mut Vec<Problem>) -> Roles {
     roles.into_iter().collect()
 }
 
-/// A name that no other process has, so that only a request of this one is taken for a loop.
-fn pseudonym() -> String {
-    format!("darter-{:016x}", rand::random::<u64>())
-}
+/// A name that no other process has, so that only a request of this one is taken for a loop. It
+/// stays over a reload: a request that left before may come back after.
+static PSEUDONYM: LazyLock<String> =
+    LazyLock::new(|| format!("darter-{:016x}", rand::random::<u64>()));
 
 fn not_built(role: Role) -> String {
     format!(

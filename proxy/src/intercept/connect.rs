@@ -88,8 +88,9 @@ impl Proxy {
             agent: agent.chars().take(AGENT_LEN_MAX).collect(),
             host: place.to_string(),
         };
-        let source = &self.config.source;
-        let far = match self.config.rules.way(&place, met.place(), source) {
+        let config = self.config();
+        let source = &config.source;
+        let far = match config.rules.way(&place, met.place(), source) {
             Way::Refuse(why) => {
                 let message = format!("no tunnel to {place}: {why}");
                 return Err(Refusal::new(Fault::NotAllowed, message));

@@ -59,8 +59,9 @@ impl Proxy {
             if opening == Opening::Incomplete {
                 return line.close().await;
             }
-            let rules = &self.config.rules;
-            if let Some(served) = rules.opened(&onward.place, &opening, &self.config.source) {
+            let config = self.config();
+            let rules = &config.rules;
+            if let Some(served) = rules.opened(&onward.place, &opening, &config.source) {
                 let meant = (asking, onward);
                 return self.serve_as(line, served, meant, met, shutdown).await;
             }
@@ -147,7 +148,7 @@ impl Proxy {
             stream,
             Bytes::new(),
             Arc::clone(&cut),
-            self.config.client_stall_timeout,
+            self.config().client_stall_timeout,
         );
         if is_http2 {
             http2::serve(line, stage, shutdown).await;

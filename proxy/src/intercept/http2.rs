@@ -46,7 +46,7 @@ where
     let (pulse, mut felt) = watch::channel(0_u64);
     let pulse = Arc::new(pulse);
     let (idle_timeout, stall_timeout) = {
-        let config = &stage.proxy.config;
+        let config = stage.proxy.config();
         (config.idle_timeout, config.client_stall_timeout)
     };
     let service = service_fn(move |request| {

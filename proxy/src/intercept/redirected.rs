@@ -46,7 +46,7 @@ impl Proxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stall_limit = self.config.client_stall_timeout;
+        let stall_limit = self.config().client_stall_timeout;
         let mut line = Line::new(stream, Bytes::new(), Arc::<Cut>::default(), stall_limit);
         let place = Place::from(original);
         let opening = read_opening(&mut line).await;
@@ -64,14 +64,15 @@ impl Proxy {
             );
             return line.close().await;
         }
-        let rules = &self.config.rules;
+        let config = self.config();
+        let rules = &config.rules;
         let onward = Onward {
             place: place.clone(),
             far: None,
             // The kernel would have let it go there: nothing is gained by passing through here.
             reach: ClientPlace::Local,
         };
-        if let Some(served) = rules.opened(&place, &opening, &self.config.source) {
+        if let Some(served) = rules.opened(&place, &opening, &config.source) {
             let asking = Asking {
                 client: met.client.ip(),
                 agent: agent(&opening),

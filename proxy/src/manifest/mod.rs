@@ -204,7 +204,7 @@ impl Proxy {
     }
 
     async fn collect(&self, mut content: OpenContent) -> Result<Whole, Refusal> {
-        let len_max = self.config.manifest_len_max;
+        let len_max = self.config().manifest_len_max;
         let too_large = || {
             let message =
                 format!("the manifest is longer than {len_max} bytes: see proxy.manifest_size_max");

@@ -45,9 +45,15 @@ pub(crate) struct Tags {
     flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
     /// How many writes there were: an answer that was asked for before one may be of before it.
     written: AtomicU64,
+    rules: Mutex<Rules>,
+    clock: fn() -> SystemTime,
+}
+
+/// What a reload may change.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     times: TagTimes,
     manifest_len_max: usize,
-    clock: fn() -> SystemTime,
 }
 
 /// An answer for a tag.
@@ -81,6 +87,17 @@ const PRIVATE_MAX: u64 = 10_000;
 /// How long answers for single callers are kept at most.
 const PRIVATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
 
+// === impl Rules ===
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self {
+            times: config.tags,
+            manifest_len_max: config.manifest_len_max,
+        }
+    }
+}
+
 // === impl Tags ===
 
 impl Tags {
@@ -99,10 +116,18 @@ impl Tags {
                 .build(),
             flights: Mutex::default(),
             written: AtomicU64::new(0),
-            times: config.tags,
-            manifest_len_max: config.manifest_len_max,
+            rules: Mutex::new(Rules::of(config)),
             clock,
         })
+    }
+
+    /// Goes by the times of `config` from now on.
+    pub(crate) fn reload(&self, config: &Config) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules::of(config);
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `tag` stands for, as far as this caller may know.
@@ -118,7 +143,7 @@ impl Tags {
         let caller = Caller { tag, fingerprint };
         let known = self.known(&caller).await;
         let resolved_at = known.as_ref().map(|known| known.resolution.resolved_at);
-        let freshness = self.times.judge(resolved_at, now);
+        let freshness = self.rules().times.judge(resolved_at, now);
         if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
             return Ok(known.clone());
         }
@@ -268,7 +293,7 @@ impl Tags {
             tag: asking.caller.tag.clone(),
             patience: asking.patience,
             credential: credential.cloned(),
-            len_max: self.manifest_len_max,
+            len_max: self.rules().manifest_len_max,
             clock: self.clock,
         };
         let flight = async move { question.ask().await.map_err(Arc::new) }

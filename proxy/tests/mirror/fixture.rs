@@ -140,6 +140,7 @@ impl Fixture {
         let surroundings = Surroundings {
             data_dir: directory,
             pseudonym: "darter-test",
+            proxy: swarm::source::ProxyTexts::default(),
             read: |path: &Path| std::fs::read(path),
         };
         let config = raw

@@ -1,4 +1,4 @@
-//! A caller's own `Authorization`, kept from every log.
+//! A caller's own `Authorization`, or a login of this node, kept from every log.
 //!
 //! Lives in memory only. What must be remembered about one is its keyed fingerprint.
 
@@ -7,7 +7,7 @@ use std::{fmt, sync::LazyLock};
 use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::HeaderValue;
 
-/// The value of an `Authorization` header.
+/// The value of an `Authorization` header, or an identity token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     value: HeaderValue,
@@ -23,6 +23,8 @@ pub struct Fingerprint([u8; 32]);
 pub enum Scheme {
     Basic,
     Bearer,
+    /// An identity token: buys tokens, and is shown to the token server alone.
+    Refresh,
     Other,
 }
 
@@ -55,6 +57,16 @@ impl Credential {
         Some(Self { value, scheme })
     }
 
+    /// The identity token that a login gave (`refresh_token` of the distribution specification).
+    pub(super) fn refresh(token: &str) -> Result<Self, &'static str> {
+        let value = HeaderValue::from_str(token).ok();
+        let value = value.filter(|value| !value.is_empty());
+        let mut value = value.ok_or("an identity token has signs that none has")?;
+        value.set_sensitive(true);
+        let scheme = Scheme::Refresh;
+        Ok(Self { value, scheme })
+    }
+
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(*blake3::keyed_hash(&FINGERPRINT_KEY, self.value.as_bytes()).as_bytes())
     }
@@ -63,7 +75,8 @@ impl Credential {
         self.scheme
     }
 
-    /// The header, marked sensitive: for the registry's own host, or for its token server.
+    /// The header, marked sensitive: for the registry's own host, or for its token server. An
+    /// identity token is none.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.value
     }

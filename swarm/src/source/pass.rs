@@ -75,9 +75,12 @@ struct Moved {
 impl Upstreams {
     /// The registry's answer to a request that is passed on to it.
     pub async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
-        let upstream = self.upstream(&request.registry).await?;
+        let endpoints = self.endpoints(&request.registry).await?;
+        // What is written goes to the registry itself.
+        let nobody = || SourceError::NotAllowed(request.registry.clone());
+        let upstream = endpoints.last().ok_or_else(nobody)?;
         let slot = upstream.slot().await?;
-        let url = below(&upstream, &request.path, &request.query)?;
+        let url = below(upstream, &request.path, &request.query)?;
         let endpoint = upstream.endpoint.clone();
         let response = upstream.dialer.pass(&url, request).await?;
         Ok(PassResponse {

@@ -81,10 +81,8 @@ impl Tunnels {
     pub fn with_names(config: &Config, own_ports: Vec<u16>, names: Arc<dyn Names>) -> Self {
         let registries = config.registries.values();
         let written = registries.flat_map(|registry| {
-            let endpoint = Authority::of(&registry.endpoint);
-            endpoint
-                .into_iter()
-                .chain(registry.also_trust.iter().cloned())
+            let endpoints = registry.endpoints.iter().filter_map(Authority::of);
+            endpoints.chain(registry.also_trust.iter().cloned())
         });
         Self {
             names,
