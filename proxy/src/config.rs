@@ -18,6 +18,7 @@ use swarm::source::{self, ProxyTexts, RawRegistry, Timeouts};
 use crate::{
     intercept::{Intercepted, Rules, TunnelFor},
     manifest::freshness::TagTimes,
+    rights::{GRACE_MAX, RightTimes},
     route::Router,
     upstream_proxy::{self, Chosen},
 };
@@ -79,6 +80,14 @@ pub struct RawConfig {
 
     /// Answers for tags kept on disk; the longest unasked go first.
     pub tags_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub allow_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub deny_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub public_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
 
     /// The largest manifest or list that is taken from an upstream.
     pub manifest_size_max: ByteSize,
@@ -128,6 +137,7 @@ pub struct Config {
     pub source: source::Config,
     pub tags: TagTimes,
     pub tags_max: usize,
+    pub rights: RightTimes,
     /// Where answers for tags are kept.
     pub tags_dir: PathBuf,
     pub manifest_len_max: usize,
@@ -167,6 +177,7 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Default for RawConfig {
     fn default() -> Self {
         let upstream = Timeouts::default();
+        let rights = RightTimes::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 65001)),
             also_listen: Vec::new(),
@@ -185,6 +196,10 @@ impl Default for RawConfig {
             tag_ttl: Duration::from_secs(60),
             stale_if_error: 30 * DAY,
             tags_max: 10_000,
+            allow_ttl: rights.allow,
+            deny_ttl: rights.deny,
+            public_ttl: rights.public,
+            grace: rights.grace,
             manifest_size_max: ByteSize::mib(16),
             upstream_connect_timeout: upstream.connect,
             upstream_response_timeout: upstream.response,
@@ -231,6 +246,10 @@ impl RawConfig {
         let transparent_listen = self.transparent_listen();
         let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
         let chosen = self.upstream_proxy(surroundings, &mut problems);
+        if GRACE_MAX < self.grace {
+            let problem = "must be at most 1 day".to_owned();
+            problems.push(ConfigError::new("proxy.grace", problem));
+        }
         problems.extend(self.too_open());
         problems.extend(
             self.zeros()
@@ -269,6 +288,12 @@ impl RawConfig {
                 stale_if_error: self.stale_if_error,
             },
             tags_max: self.tags_max,
+            rights: RightTimes {
+                allow: self.allow_ttl,
+                deny: self.deny_ttl,
+                public: self.public_ttl,
+                grace: self.grace,
+            },
             tags_dir: surroundings.data_dir.join("tags"),
             manifest_len_max: usize::try_from(self.manifest_size_max.as_u64())
                 .unwrap_or(usize::MAX),

@@ -22,6 +22,8 @@ pub struct Metrics {
     refusals: IntCounterVec,
     /// How tags were answered.
     tags: IntCounterVec,
+    /// How it was found who may read.
+    rights: IntCounterVec,
     /// Bodies that ended before their end.
     pub(crate) cut: IntCounter,
     /// Connections that are open.
@@ -88,6 +90,19 @@ pub enum TagAnswer {
     Refused,
 }
 
+/// How it was found whether somebody may read something that is not known to be everybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RightAnswer {
+    /// By what was decided before.
+    Known,
+    /// The registry was asked, and said yes.
+    Asked,
+    /// The registry did not answer, and had said yes a while ago.
+    Grace,
+    /// It may not, or nobody could be asked.
+    Refused,
+}
+
 /// Seconds, from a local hit to a layer over a slow line.
 const BUCKETS: [f64; 12] = [
     0.0005, 0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0, 60.0, 600.0,
@@ -132,6 +147,11 @@ impl Metrics {
                 &["fault"],
             )?,
             tags: counters("darter_proxy_tags_total", "tags answered", &["answer"])?,
+            rights: counters(
+                "darter_proxy_rights_total",
+                "contents that not everybody may read, or of which that is not known, by how it was found whether this caller may",
+                &["answer"],
+            )?,
             cut: IntCounter::new("darter_proxy_cut_total", "bodies ended before their end")?,
             connections: IntGauge::new("darter_proxy_connections", "connections open")?,
             connects: counters(
@@ -163,7 +183,7 @@ impl Metrics {
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 12] {
+    fn collectors(&self) -> [Box<dyn Collector>; 13] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.bytes.clone()),
@@ -171,6 +191,7 @@ impl Metrics {
             Box::new(self.duration.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.tags.clone()),
+            Box::new(self.rights.clone()),
             Box::new(self.cut.clone()),
             Box::new(self.connections.clone()),
             Box::new(self.connects.clone()),
@@ -215,6 +236,10 @@ impl Metrics {
 
     pub(crate) fn tunnel_bytes(&self, direction: Direction) -> IntCounter {
         self.tunnel_bytes.with_label_values(&[direction.label()])
+    }
+
+    pub(crate) fn right(&self, answer: RightAnswer) {
+        self.rights.with_label_values(&[answer.label()]).inc();
     }
 
     pub(crate) fn tag(&self, answer: TagAnswer) {
@@ -263,6 +288,17 @@ impl RequestKind {
     }
 }
 
+impl RightAnswer {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Asked => "asked",
+            Self::Grace => "grace",
+            Self::Refused => "refused",
+        }
+    }
+}
+
 impl ByteOrigin {
     pub fn label(self) -> &'static str {
         match self {
@@ -298,6 +334,7 @@ mod tests {
         metrics.bytes(ByteOrigin::Hit, 1);
         metrics.refusal(Fault::Slow);
         metrics.tag(TagAnswer::Stale);
+        metrics.right(RightAnswer::Known);
         let seen: Vec<String> = registry
             .gather()
             .iter()
@@ -313,6 +350,7 @@ mod tests {
             "darter_proxy_refusals_total",
             "darter_proxy_request_seconds",
             "darter_proxy_requests_total",
+            "darter_proxy_rights_total",
             "darter_proxy_tags_total",
             "darter_proxy_tunnel_bytes_total",
             "darter_proxy_tunnels",

@@ -34,6 +34,7 @@ use crate::{
     line::{Cut, Line},
     manifest::tags::Tags,
     metrics::Metrics,
+    rights::Rights,
 };
 
 /// The mirror.
@@ -45,6 +46,7 @@ pub struct Proxy {
     pub(crate) upstream: Arc<dyn Upstream>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tags: Tags,
+    pub(crate) rights: Rights,
 }
 
 /// What the composition root gives the proxy.
@@ -99,6 +101,7 @@ impl Proxy {
             upstream: parts.upstream,
             metrics: Arc::new(parts.metrics),
             tags,
+            rights: Rights::new(parts.clock),
         })
     }
 

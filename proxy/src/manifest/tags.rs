@@ -5,7 +5,6 @@
 //! credential is for that credential alone, and in memory alone.
 
 use std::{
-    collections::HashMap,
     io,
     sync::{
         Arc, Mutex, PoisonError,
@@ -14,10 +13,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared, WeakShared},
-};
+use futures_util::FutureExt as _;
 use http::header;
 use moka::future::Cache;
 use protocol::Digest;
@@ -31,7 +27,12 @@ use super::{
     shelf::{Resolution, Shelf, TagName},
 };
 use crate::{
-    answer::DOCKER_CONTENT_DIGEST, config::Config, engine::Upstream, metrics::TagAnswer, upstream,
+    answer::DOCKER_CONTENT_DIGEST,
+    config::Config,
+    engine::Upstream,
+    flights::{Flight, Flights},
+    metrics::TagAnswer,
+    upstream,
 };
 
 /// Resolves tags.
@@ -42,7 +43,7 @@ pub(crate) struct Tags {
     private: Cache<Caller, Resolution>,
     /// Errors of the last seconds: tags that are not there, upstreams that fail.
     failed: Cache<Asking, (SystemTime, Arc<SourceError>)>,
-    flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
+    flights: Flights<Asking, Told>,
     /// How many writes there were: an answer that was asked for before one may be of before it.
     written: AtomicU64,
     rules: Mutex<Rules>,
@@ -61,8 +62,8 @@ struct Rules {
 pub(crate) struct Resolved {
     pub(crate) resolution: Resolution,
     pub(crate) answer: TagAnswer,
-    /// Whether the caller's own credential was let in by the registry, just now or within the ttl.
-    pub(crate) is_proven: bool,
+    /// With which right the registry told it, just now or within the ttl.
+    pub(crate) access: Access,
 }
 
 /// A tag and who asks for it.
@@ -79,7 +80,7 @@ struct Asking {
     patience: Patience,
 }
 
-type Flight = BoxFuture<'static, Result<(Resolution, Access), Arc<SourceError>>>;
+type Told = Result<(Resolution, Access), Arc<SourceError>>;
 
 /// Answers for single callers kept at once.
 const PRIVATE_MAX: u64 = 10_000;
@@ -114,7 +115,7 @@ impl Tags {
                 .time_to_live(UNKNOWN_TTL)
                 .support_invalidation_closures()
                 .build(),
-            flights: Mutex::default(),
+            flights: Flights::default(),
             written: AtomicU64::new(0),
             rules: Mutex::new(Rules::of(config)),
             clock,
@@ -183,8 +184,7 @@ impl Tags {
         let _failed = self
             .failed
             .invalidate_entries_if(move |asking, _| of_error(&asking.caller));
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        flights.retain(|asking, _| asking.caller.tag != *tag);
+        self.flights.forget(|asking| asking.caller.tag == *tag);
     }
 
     /// The last answer that this caller may be given: the public one, else its own.
@@ -194,7 +194,7 @@ impl Tags {
             return Some(Resolved {
                 resolution,
                 answer,
-                is_proven: false,
+                access: Access::Anonymous,
             });
         }
         caller.fingerprint?;
@@ -202,7 +202,7 @@ impl Tags {
         Some(Resolved {
             resolution,
             answer,
-            is_proven: true,
+            access: Access::Caller,
         })
     }
 
@@ -233,7 +233,7 @@ impl Tags {
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,
-                    is_proven: false,
+                    access: Access::Anonymous,
                 })
             }
             Ok((resolution, Access::Caller)) => {
@@ -246,7 +246,7 @@ impl Tags {
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,
-                    is_proven: true,
+                    access: Access::Caller,
                 })
             }
             Err(error) => {
@@ -282,12 +282,7 @@ impl Tags {
         source: &Arc<dyn Upstream>,
         asking: &Asking,
         credential: Option<&Credential>,
-    ) -> Shared<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(asking).and_then(WeakShared::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.upgrade().is_some());
+    ) -> Flight<Told> {
         let question = Question {
             source: Arc::clone(source),
             tag: asking.caller.tag.clone(),
@@ -296,13 +291,9 @@ impl Tags {
             len_max: self.rules().manifest_len_max,
             clock: self.clock,
         };
-        let flight = async move { question.ask().await.map_err(Arc::new) }
-            .boxed()
-            .shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.insert(asking.clone(), weak);
-        }
-        flight
+        self.flights.join(asking, || {
+            async move { question.ask().await.map_err(Arc::new) }.boxed()
+        })
     }
 }
 

@@ -31,8 +31,8 @@ use rustls_pki_types::ServerName;
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
-        Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, SourceError,
-        Tunnels, UpstreamRequest, UpstreamResponse,
+        Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, Redirects,
+        SourceError, Tunnels, UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -338,7 +338,15 @@ impl ContentStream for FakeStream {
 
 impl FakeUpstream {
     fn new() -> Self {
-        let respond = Mutex::new(Arc::new(|_: &_| Err(status(404))) as Arc<Respond>);
+        // Everybody may read everything, and nothing is here.
+        let respond = Arc::new(|request: &UpstreamRequest| match request.redirects {
+            Redirects::Stop => Ok(UpstreamResponse {
+                content_length: None,
+                ..success(Access::Anonymous, &[], b"")
+            }),
+            Redirects::Follow => Err(status(404)),
+        });
+        let respond = Mutex::new(respond as Arc<Respond>);
         Self {
             respond,
             asked: AtomicUsize::new(0),

@@ -2,10 +2,18 @@
 //!
 //! Lives in memory only. What must be remembered about one is its keyed fingerprint.
 
-use std::{fmt, sync::LazyLock};
+use std::{
+    fmt,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use http::HeaderValue;
+use serde::Deserialize;
 
 /// The value of an `Authorization` header, or an identity token.
 #[derive(Clone, PartialEq, Eq)]
@@ -26,6 +34,12 @@ pub enum Scheme {
     /// An identity token: buys tokens, and is shown to the token server alone.
     Refresh,
     Other,
+}
+
+/// What is read of a token's payload.
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<u64>,
 }
 
 /// A new key for each process: fingerprints written down anywhere mean nothing elsewhere.
@@ -69,6 +83,18 @@ impl Credential {
 
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(*blake3::keyed_hash(&FINGERPRINT_KEY, self.value.as_bytes()).as_bytes())
+    }
+
+    /// When a token that tells it ends (RFC 7519, section 4.1.4); its signature is the registry's to check.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let text = self.value.to_str().ok()?;
+        let (_, token) = text.split_once(' ')?;
+        let payload = token.trim().split('.').nth(1)?;
+        let payload = BASE64_URL_SAFE_NO_PAD
+            .decode(payload.trim_end_matches('='))
+            .ok()?;
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -121,6 +147,28 @@ mod tests {
         assert_eq!(credential("bAsIc dTpw").unwrap().scheme(), Scheme::Basic);
         assert_eq!(credential("bearer abc").unwrap().scheme(), Scheme::Bearer);
         assert_eq!(credential("Negotiate abc").unwrap().scheme(), Scheme::Other);
+    }
+
+    #[test]
+    fn a_token_may_tell_when_it_ends() {
+        let ends = |payload: &str| {
+            let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+            let end = credential(&format!("Bearer e30.{payload}.x"))?.expires_at()?;
+            let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            Some(since.as_secs())
+        };
+        assert_eq!(
+            ends(r#"{"exp":1700000000,"sub":"me"}"#),
+            Some(1_700_000_000)
+        );
+        for payload in ["", "{}", r#"{"exp":"x"}"#, r#"{"exp":-1}"#, "[]"] {
+            assert_eq!(ends(payload), None, "{payload}");
+        }
+        let far = format!("{{\"exp\":{}}}", u64::MAX);
+        assert_eq!(ends(&far), None);
+        for text in ["Bearer opaque", "Bearer a.!.b", "Basic dTpw"] {
+            assert_eq!(credential(text).unwrap().expires_at(), None, "{text}");
+        }
     }
 
     #[test]
