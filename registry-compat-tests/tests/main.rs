@@ -25,5 +25,6 @@ mod star;
 mod start;
 mod storeless;
 mod swarm;
+mod token_registry;
 mod two_clients;
 mod two_hosts;

@@ -153,6 +153,7 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
             &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
         )?,
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Secured(named) => named.write(visit.room)?,
     }
     Ok(visit.registry_name())
 }

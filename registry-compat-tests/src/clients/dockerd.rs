@@ -58,6 +58,7 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
         )?,
         Naming::Explicit(_) => {}
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Secured(own) => own.write(visit.room)?,
     }
     let mut command = visit.room.client("/usr/sbin/dockerd");
     command.args(["--host", SOCKET, "--pidfile", "/run/docker/dockerd.pid"]);

@@ -11,6 +11,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
 
 use crate::{image::Image, namespace::Room};
 
@@ -54,6 +56,20 @@ pub enum Naming {
     Explicit(String),
     /// The image's name at Docker Hub, by the file that a command has printed for the client.
     Printed(PrintedFile),
+    /// A registry with its own authority and users, without any mirror.
+    Secured(Secured),
+}
+
+/// A repository at a registry that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// `host:port`.
+    pub registry: String,
+    pub repository: String,
+    /// The certificate of its authority, as PEM.
+    pub ca: String,
+    /// A user and a password.
+    pub login: Option<(String, String)>,
 }
 
 /// A whole configuration file, as it was printed and where it was told to go.
@@ -93,6 +109,27 @@ pub enum Reference {
     Tag,
     /// By the digest of its index, without any tag.
     Digest,
+}
+
+impl Secured {
+    fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// Writes whom to believe and who one is to where docker and its kin look for it.
+    fn write(&self, room: &Room) -> Result<()> {
+        let ca = format!("/etc/docker/certs.d/{}/ca.crt", self.registry);
+        room.write(&ca, &self.ca)?;
+        let auths = match &self.login {
+            None => json!({}),
+            Some((user, password)) => {
+                let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                json!({&self.registry: {"auth": auth}})
+            }
+        };
+        let config = json!({"auths": auths}).to_string();
+        room.write("/root/.docker/config.json", &config)
+    }
 }
 
 /// All of an image, copied by a client that needs no room: `name` begins with the mirror's address.
@@ -152,6 +189,7 @@ impl Visit<'_> {
             Naming::Mirror(names) => self.referred(&names.hub),
             Naming::Printed(file) => self.referred(&file.hub),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
@@ -163,6 +201,7 @@ impl Visit<'_> {
             }
             Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
