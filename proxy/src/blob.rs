@@ -101,7 +101,7 @@ impl Proxy {
         };
         let opened = match self.engine.open(request.clone(), ask.patience()).await {
             Err(OpenError::NotProven) if proof == ReadProof::Unchecked => {
-                self.prove(ask, target, named).await?;
+                self.prove(ask, target, named, wanted).await?;
                 self.engine
                     .open(
                         OpenRequest {
@@ -119,9 +119,30 @@ impl Proxy {
 
     /// Whether the registry lets this caller see the content, by one HEAD whose redirect is not
     /// followed: where it leads has no say in who may read.
-    async fn prove(&self, ask: &Ask, target: &Target, named: Named) -> Result<(), Refusal> {
-        let request = head(ask, target, named, Redirects::Stop);
-        match self.upstream.send(request, ask.patience()).await {
+    ///
+    /// Where that says no, a GET of one byte asks again if one would be sent for content that is not
+    /// held: of a registry that has no HEAD, and for a part of a blob, whose size is asked for first.
+    async fn prove(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+        wanted: Wanted,
+    ) -> Result<(), Refusal> {
+        let by_head = head(ask, target, named, Redirects::Stop);
+        let mut sent = self.upstream.send(by_head, ask.patience()).await;
+        let is_sized_first = match wanted {
+            Wanted::Whole => false,
+            Wanted::From { start } | Wanted::Span { start, .. } => 0 < start,
+            Wanted::Suffix { .. } => true,
+        };
+        if let Err(error) = &sent
+            && (is_sized_first || !is_final(error))
+        {
+            let by_get = first_byte(ask, target, named, Redirects::Stop);
+            sent = self.upstream.send(by_get, ask.patience()).await;
+        }
+        match sent {
             Ok(response) if response.status.is_success() || response.status.is_redirection() => {
                 Ok(())
             }
@@ -129,7 +150,10 @@ impl Proxy {
                 Fault::Denied,
                 "the registry did not say that you may read this",
             )),
-            Err(error) => Err(upstream::refusal(&error, named.missing())),
+            Err(error) => {
+                let told = OpenError::Source(error.into());
+                Err(upstream::open_refusal(&told, named.missing()))
+            }
         }
     }
 
@@ -144,8 +168,8 @@ impl Proxy {
         {
             match held.visibility {
                 Visibility::Public => return Ok(Some(size)),
-                Visibility::Private { origins } if origins.contains(&target.registry) => {
-                    self.prove(ask, target, named).await?;
+                Visibility::Private { .. } if is_of(&held.visibility, target) => {
+                    self.prove(ask, target, named, Wanted::Whole).await?;
                     return Ok(Some(size));
                 }
                 Visibility::Private { .. } => {}
@@ -175,15 +199,7 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<u64>, Refusal> {
-        let range = Some(ByteRange {
-            start: 0,
-            end: Some(1),
-        });
-        let request = UpstreamRequest {
-            method: Method::Get,
-            range,
-            ..head(ask, target, named, Redirects::Follow)
-        };
+        let request = first_byte(ask, target, named, Redirects::Follow);
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, named.missing()))?;
         Ok(whole_size(&response))
@@ -228,6 +244,26 @@ pub(crate) fn head(
         range: None,
         credential: ask.credential.clone(),
         redirects,
+    }
+}
+
+/// A GET of the first byte of `named` with the caller's credential.
+fn first_byte(ask: &Ask, target: &Target, named: Named, redirects: Redirects) -> UpstreamRequest {
+    UpstreamRequest {
+        method: Method::Get,
+        range: Some(ByteRange {
+            start: 0,
+            end: Some(1),
+        }),
+        ..head(ask, target, named, redirects)
+    }
+}
+
+/// Whether what is held may be given to requests for this registry at all.
+pub(crate) fn is_of(visibility: &Visibility, target: &Target) -> bool {
+    match visibility {
+        Visibility::Public => true,
+        Visibility::Private { origins } => origins.contains(&target.registry),
     }
 }
 
