@@ -139,9 +139,11 @@ struct State {
     behind: Behind,
     /// Signs addresses of the storage host.
     signing_key: [u8; 32],
+    /// What was signed with.
+    signatures: Mutex<Vec<String>>,
 }
 
-/// Requests that are noted; further ones are answered all the same.
+/// Requests and signatures that are noted; further ones are answered all the same.
 const HEARD_MAX: usize = 100_000;
 
 // === impl Settings ===
@@ -245,6 +247,7 @@ impl TokenRegistry {
             tokens: Mutex::default(),
             log: Mutex::default(),
             signing_key: rand::random(),
+            signatures: Mutex::default(),
         });
         for (door, listener, tls) in listeners {
             runtime.spawn(serve::accept((door, listener), tls, Arc::clone(&state)));
@@ -319,6 +322,22 @@ impl TokenRegistry {
         anyhow::ensure!(is_user, "{user} is no user with this password");
         let scope = format!("repository:{repository}:pull");
         Ok(self.state.give_token(Some(user), &[scope]))
+    }
+
+    /// A refresh token as the token server would give it to that user now.
+    ///
+    /// # Errors
+    /// It is no user, or too many were given.
+    pub fn refresh_token(&self, user: &str) -> Result<String> {
+        let is_user = locked(&self.state.rules).users.contains_key(user);
+        anyhow::ensure!(is_user, "{user} is no user");
+        self.state.give_refresh(user).context("too many")
+    }
+
+    /// The signatures of every address that it redirected to.
+    #[must_use]
+    pub fn signatures(&self) -> Vec<String> {
+        locked(&self.state.signatures).clone()
     }
 
     /// Every request so far, in the order they came.

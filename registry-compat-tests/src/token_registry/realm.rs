@@ -155,7 +155,7 @@ impl State {
         token
     }
 
-    fn give_refresh(&self, user: &str) -> Option<String> {
+    pub(super) fn give_refresh(&self, user: &str) -> Option<String> {
         let token = format!("refresh-{}", secret());
         let is_kept = locked(&self.tokens).remember_refresh(token.clone(), user);
         is_kept.then_some(token)

@@ -29,6 +29,8 @@ pub struct Rules {
     pub refuses_post: bool,
     /// Every answer begins so much later.
     pub latency: Duration,
+    /// The storage host begins its answers so much later, besides.
+    pub storage_latency: Duration,
     /// Where connections end at once.
     pub down: BTreeSet<Door>,
     /// The realm that is told in place of its own token server's.
@@ -100,6 +102,7 @@ impl Default for Rules {
             refuses_head: false,
             refuses_post: false,
             latency: Duration::ZERO,
+            storage_latency: Duration::ZERO,
             down: BTreeSet::new(),
             other_realm: None,
             other_storage: None,

@@ -111,7 +111,13 @@ async fn answer(
     request: Request<Incoming>,
 ) -> Result<Response<Body>> {
     let turn = state.begin(door, &request);
-    let latency = locked(&state.rules).latency;
+    let latency = {
+        let rules = locked(&state.rules);
+        match door {
+            Door::Storage => rules.latency + rules.storage_latency,
+            Door::Registry | Door::Realm => rules.latency,
+        }
+    };
     if !latency.is_zero() {
         sleep(latency).await;
     }
