@@ -4,7 +4,8 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header,
+    request::Parts,
 };
 use hyper::body::Incoming;
 use protocol::RegistryName;
@@ -117,7 +118,10 @@ impl Proxy {
         let mut record = Record::begin(client, parts.method.clone(), Arc::clone(&self.metrics));
         let via = parts.headers.get_all(header::VIA);
         let via = via.iter().filter_map(|value| value.to_str().ok());
-        let routed = self.config().router.route(&parts.method, &parts.uri, via);
+        let routed = match is_for_one_host(&parts) {
+            true => self.config().router.route(&parts.method, &parts.uri, via),
+            false => Err(RouteError::Host),
+        };
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
             Ok(RegistryRequest::Through(through)) => through.form,
@@ -240,6 +244,13 @@ fn note(
     (target.form == Form::Ns).then(|| record.registry.clone())
 }
 
+/// HTTP/1.1 wants one `Host` (RFC 9112, section 3.2): with another number of them, somebody before
+/// this proxy may have read another request. Other versions may do without.
+fn is_for_one_host(parts: &Parts) -> bool {
+    let hosts = parts.headers.get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && parts.version != Version::HTTP_11)
+}
+
 /// The form of a request that names no repository: an asker with `ns` is a mirror's client still.
 fn has_namespace(query: Option<&str>) -> Form {
     let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -253,7 +264,7 @@ fn has_namespace(query: Option<&str>) -> Form {
 fn route_refusal(error: &RouteError) -> Refusal {
     let fault = match error {
         RouteError::NoSuchPath => Fault::NoSuchPath,
-        RouteError::Name(_) => Fault::BadName,
+        RouteError::Name(_) | RouteError::Host => Fault::BadName,
         RouteError::Digest(..) => Fault::BadDigest,
         RouteError::Loop(_) => Fault::NotAllowed,
     };

@@ -132,7 +132,7 @@ impl Proxy {
             Ok(proven) => proven,
             Err(unproven) => return Err(unproven.refusal),
         };
-        let held = held.filter(|held| may_be_told(&held.visibility, target));
+        let held = held.filter(|held| is_of(&held.visibility, target));
         if let Some(size) = proven.size.or(held.and_then(|held| held.size)) {
             return Ok(Some(size));
         }
@@ -160,15 +160,7 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<u64>, Refusal> {
-        let range = Some(ByteRange {
-            start: 0,
-            end: Some(1),
-        });
-        let request = UpstreamRequest {
-            method: Method::Get,
-            range,
-            ..head(ask, target, named, Redirects::Follow)
-        };
+        let request = first_byte(ask, target, named, Redirects::Follow);
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, named.missing()))?;
         Ok(whole_size(&response))
@@ -193,14 +185,6 @@ impl Named {
     }
 }
 
-/// Whether what is held may be told of to those who may read it in `target`.
-fn may_be_told(visibility: &Visibility, target: &Target) -> bool {
-    match visibility {
-        Visibility::Public => true,
-        Visibility::Private { origins } => origins.contains(&target.registry),
-    }
-}
-
 /// The quoted entity tag of a content.
 pub(crate) fn etag(digest: Digest) -> String {
     format!("\"{digest}\"")
@@ -221,6 +205,26 @@ pub(crate) fn head(
         range: None,
         credential: ask.credential.clone(),
         redirects,
+    }
+}
+
+/// A GET of the first byte of `named` with the caller's credential.
+fn first_byte(ask: &Ask, target: &Target, named: Named, redirects: Redirects) -> UpstreamRequest {
+    UpstreamRequest {
+        method: Method::Get,
+        range: Some(ByteRange {
+            start: 0,
+            end: Some(1),
+        }),
+        ..head(ask, target, named, redirects)
+    }
+}
+
+/// Whether what is held may be given to requests for this registry at all.
+pub(crate) fn is_of(visibility: &Visibility, target: &Target) -> bool {
+    match visibility {
+        Visibility::Public => true,
+        Visibility::Private { origins } => origins.contains(&target.registry),
     }
 }
 

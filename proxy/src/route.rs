@@ -82,6 +82,8 @@ pub enum RouteError {
     Digest(Shown, protocol::digest::DigestError),
     #[error("{0} is this proxy itself")]
     Loop(String),
+    #[error("a request has one Host")]
+    Host,
 }
 
 /// What a request wrote where a name belongs, as far as it may be told and logged: no name has an

@@ -20,7 +20,7 @@ use swarm::{
 use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
 use crate::{
     answer::{Answer, Ask, DOCKER_CONTENT_DIGEST},
-    blob::{Named, etag, head},
+    blob::{Named, etag, head, is_of},
     body::{BrokenOff, Content, ContentStream},
     engine::OpenContent,
     error::{Fault, Refusal},
@@ -153,10 +153,8 @@ impl Proxy {
             kind: ContentKind::Manifest,
             digest,
         };
-        let is_held = match self.engine.held(TaskId(digest)).await {
-            Some(held) => held.complete,
-            None => false,
-        };
+        let held = self.engine.held(TaskId(digest)).await;
+        let is_held = held.is_some_and(|held| held.complete && is_of(&held.visibility, target));
         if ask.is_head()
             && !is_held
             && let Some(described) = self.describe(ask, target, named).await?

@@ -267,7 +267,9 @@ impl Proxy {
         error: &SourceError,
     ) -> Unproven {
         self.metrics.right(RightAnswer::Refused);
-        let refusal = upstream::refusal(error, named.missing());
+        let mut refusal = upstream::refusal(error, named.missing());
+        // A HEAD has no body: with the registry's words a refusal would tell how it was asked.
+        refusal.upstream = None;
         if matches!(error, SourceError::Refused(_)) {
             let own = Reader::of(ask.credential.as_ref());
             let stands_for = self.config().rights.deny;

@@ -50,6 +50,7 @@ fn refuses(target: &str, expect: &str) {
         Err(RouteError::Name(_)) => "name",
         Err(RouteError::Digest(..)) => "digest",
         Err(RouteError::Loop(_)) => "loop",
+        Err(RouteError::Host) => "host",
         Ok(_) => "fine",
     };
     assert_eq!(seen, expect, "{target}");

@@ -154,6 +154,7 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
         )?,
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
         Naming::Own(own) => visit.write_trust(own)?,
+        Naming::Secured(named) => named.write(visit.room)?,
     }
     Ok(visit.registry_name())
 }

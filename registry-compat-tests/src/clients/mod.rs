@@ -12,6 +12,8 @@ use std::{
 };
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
 
 use crate::{image::Image, namespace::Room};
 
@@ -58,6 +60,8 @@ pub enum Naming {
     /// The image's own name and nothing of a mirror: the client has files that say whom it trusts,
     /// and perhaps a proxy.
     Own(Own),
+    /// A registry with its own authority and users, without any mirror.
+    Secured(Secured),
 }
 
 /// What a client needs to ask a registry by its own name.
@@ -69,6 +73,18 @@ pub struct Own {
     pub files: Vec<(String, String)>,
     /// Variables of the client's environment, such as `HTTPS_PROXY`.
     pub variables: Vec<(String, String)>,
+}
+
+/// A repository at a registry that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// `host:port`.
+    pub registry: String,
+    pub repository: String,
+    /// The certificate of its authority, as PEM.
+    pub ca: String,
+    /// A user and a password.
+    pub login: Option<(String, String)>,
 }
 
 /// A whole configuration file, as it was printed and where it was told to go.
@@ -108,6 +124,27 @@ pub enum Reference {
     Tag,
     /// By the digest of its index, without any tag.
     Digest,
+}
+
+impl Secured {
+    fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// Writes whom to believe and who one is to where docker and its kin look for it.
+    fn write(&self, room: &Room) -> Result<()> {
+        let ca = format!("/etc/docker/certs.d/{}/ca.crt", self.registry);
+        room.write(&ca, &self.ca)?;
+        let auths = match &self.login {
+            None => json!({}),
+            Some((user, password)) => {
+                let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                json!({&self.registry: {"auth": auth}})
+            }
+        };
+        let config = json!({"auths": auths}).to_string();
+        room.write("/root/.docker/config.json", &config)
+    }
 }
 
 /// All of an image, copied by a client that needs no room: `name` begins with the mirror's address.
@@ -168,6 +205,7 @@ impl Visit<'_> {
             Naming::Printed(file) => self.referred(&file.hub),
             Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
@@ -180,6 +218,7 @@ impl Visit<'_> {
             Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
             Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
