@@ -175,16 +175,12 @@ fn a_download_under_way_is_shared_with_nobody_who_has_no_right() -> Result<()> {
             let request = ask(OWN).header("Authorization", &own);
             request.fetch(stage.proxy)
         });
-        process::wait_until(
-            "the storage host",
-            std::time::Duration::from_secs(20),
-            || {
-                !stage
-                    .registry
-                    .heard_of(Door::Storage, "GET", &content.digest)
-                    .is_empty()
-            },
-        )?;
+        process::wait_until("the storage host", Duration::from_secs(20), || {
+            !stage
+                .registry
+                .heard_of(Door::Storage, "GET", &content.digest)
+                .is_empty()
+        })?;
         let other = stage.bearer(OTHER, "team/own")?;
         let requests = [
             ask(OWN),
