@@ -8,11 +8,12 @@ use http::{
     request::Parts,
 };
 use hyper::body::Incoming;
-use protocol::RegistryName;
+use protocol::{RegistryName, Repository};
 use swarm::source::{Credential, Patience};
 
 use crate::{
     body::{AnswerBody, Content},
+    challenge::challenge_anew,
     client::{Asker, ClientKind},
     error::{Fault, Refusal},
     line::Cut,
@@ -32,6 +33,17 @@ pub(crate) struct Ask {
     pub(crate) query: String,
     pub(crate) asker: Asker,
     pub(crate) credential: Option<Credential>,
+    /// Whether the caller is on this very host.
+    pub(crate) is_local: bool,
+    /// What the caller speaks: `http` or `https`.
+    pub(crate) scheme: &'static str,
+}
+
+/// From where a request came.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Whence {
+    pub(crate) is_local: bool,
+    pub(crate) scheme: &'static str,
 }
 
 /// An answer before it is bound to its connection.
@@ -63,6 +75,11 @@ impl Ask {
         } else {
             Patience::Long
         }
+    }
+
+    /// Whether the request says by `ns` which registry it means.
+    pub(crate) fn asker_named_its_registry(&self) -> bool {
+        self.asker == Asker::Namespace
     }
 
     pub(crate) fn is_head(&self) -> bool {
@@ -109,6 +126,7 @@ impl Proxy {
         parts: Parts,
         body: Incoming,
         cut: Arc<Cut>,
+        whence: Whence,
     ) -> Response<AnswerBody> {
         let user_agent = parts
             .headers
@@ -125,23 +143,28 @@ impl Proxy {
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
             Ok(RegistryRequest::Through(through)) => through.form,
+            Ok(RegistryRequest::Token) => Form::Prefix,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
         };
         let ask = Ask {
             asker: Asker::of(form, client),
-            credential: parts
-                .headers
-                .get(header::AUTHORIZATION)
-                .and_then(Credential::from_header),
+            credential: self.vouchers.credential(&parts.headers).await,
+            is_local: whence.is_local,
+            scheme: whence.scheme,
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: parts.headers,
         };
         let namespace = note(&mut record, &routed, &ask);
-        let mut answer = match self.answer_routed(&ask, routed, body).await {
+        let place = place_of(&routed);
+        let mut answer = match self.answer_routed(&ask, client, routed, body).await {
             Ok(answer) => answer,
-            Err(refusal) => {
+            Err(mut refusal) => {
+                if let Some((form, registry, repository)) = &place {
+                    let place = (*form, registry);
+                    challenge_anew(&ask, place, repository.as_ref(), &mut refusal.headers);
+                }
                 self.metrics.refusal(refusal.fault);
                 record.fault = Some(refusal.fault);
                 tracing::debug!(fault = refusal.fault.label(), reason = %refusal.message, "refused");
@@ -160,11 +183,17 @@ impl Proxy {
     async fn answer_routed(
         &self,
         ask: &Ask,
+        client: ClientKind,
         routed: Result<RegistryRequest, RouteError>,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
         match routed.map_err(|error| route_refusal(&error))? {
-            RegistryRequest::Ping => Ok(ping()),
+            RegistryRequest::Ping => match self.config().ping_challenge.to(ask, client) {
+                // Whoever can go elsewhere is to stay, and say who it is.
+                Some(challenge) => Ok(refused(&challenge, Asker::Direct)),
+                None => Ok(ping()),
+            },
+            RegistryRequest::Token => self.give_token(ask, body).await,
             RegistryRequest::Connect | RegistryRequest::Write => Err(Refusal::new(
                 Fault::Method,
                 "a mirror is read with GET and HEAD alone; push to the registry's own name",
@@ -199,7 +228,30 @@ impl Proxy {
     }
 }
 
-fn not_allowed(registry: &RegistryName) -> Refusal {
+/// The registry and the repository that are asked for, and how.
+fn place_of(
+    routed: &Result<RegistryRequest, RouteError>,
+) -> Option<(Form, RegistryName, Option<Repository>)> {
+    match routed {
+        Ok(RegistryRequest::Read(target, _)) => Some((
+            target.form,
+            target.registry.clone(),
+            Some(target.repository.clone()),
+        )),
+        Ok(RegistryRequest::Through(through)) => {
+            Some((through.form, through.registry.clone(), None))
+        }
+        Ok(
+            RegistryRequest::Ping
+            | RegistryRequest::Token
+            | RegistryRequest::Write
+            | RegistryRequest::Connect,
+        )
+        | Err(_) => None,
+    }
+}
+
+pub(crate) fn not_allowed(registry: &RegistryName) -> Refusal {
     let message = format!(
         "{registry} is not a registry this mirror asks: add [[proxy.registry]] name = \
          \"{registry}\", or a pattern to proxy.allow"
@@ -227,6 +279,10 @@ fn note(
                 record.reference = reference.to_string();
             }
             return (through.form == Form::Ns).then(|| record.registry.clone());
+        }
+        Ok(RegistryRequest::Token) => {
+            record.kind = RequestKind::Token;
+            return None;
         }
         Ok(RegistryRequest::Write | RegistryRequest::Connect) | Err(_) => return None,
     };
@@ -332,6 +388,8 @@ mod tests {
             query: String::new(),
             asker: Asker::Direct,
             credential: None,
+            is_local: true,
+            scheme: "http",
         };
         assert!(ask("\"a\", W/\"b\"").holds("\"b\""));
         assert!(ask("*").holds("\"b\""));

@@ -90,7 +90,7 @@ impl Proxy {
             true => (ReadProof::Unchecked, None),
             false => match self.may_read(ask, target, named).await {
                 Ok(_) => (ReadProof::Checked, None),
-                Err(unproven) if unproven.is_outage => {
+                Err(unproven) if unproven.is_undecided => {
                     (ReadProof::Unchecked, Some(unproven.refusal))
                 }
                 Err(unproven) => return Err(unproven.refusal),
@@ -128,13 +128,19 @@ impl Proxy {
         {
             return Ok(Some(size));
         }
-        let proven = match self.may_read(ask, target, named).await {
-            Ok(proven) => proven,
+        match self.may_read(ask, target, named).await {
+            Ok(proven) => {
+                let held = held.filter(|held| is_of(&held.visibility, target));
+                if let Some(size) = proven.size.or(held.and_then(|held| held.size)) {
+                    return Ok(Some(size));
+                }
+                if proven.is_told {
+                    return self.blob_size_by_get(ask, target, named).await;
+                }
+            }
+            // Asked again, and more than once.
+            Err(unproven) if unproven.is_undecided => {}
             Err(unproven) => return Err(unproven.refusal),
-        };
-        let held = held.filter(|held| is_of(&held.visibility, target));
-        if let Some(size) = proven.size.or(held.and_then(|held| held.size)) {
-            return Ok(Some(size));
         }
         let told = match self
             .upstream

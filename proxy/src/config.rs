@@ -18,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use swarm::source::{self, ProxyTexts, RawRegistry, Timeouts};
 
 use crate::{
+    challenge::PingChallenges,
     intercept::{Intercepted, Rules, TunnelFor},
     manifest::freshness::TagTimes,
     rights::RightTimes,
@@ -90,6 +91,7 @@ pub struct RawConfig {
     pub public_ttl: Duration,
     #[serde(with = "humantime_serde")]
     pub grace: Duration,
+    pub ping_challenge: PingChallenges,
 
     /// The largest manifest or list that is taken from an upstream.
     pub manifest_size_max: ByteSize,
@@ -140,6 +142,7 @@ pub struct Config {
     pub tags: TagTimes,
     pub tags_max: usize,
     pub rights: RightTimes,
+    pub ping_challenge: PingChallenges,
     /// Where answers for tags are kept.
     pub tags_dir: PathBuf,
     pub manifest_len_max: usize,
@@ -199,6 +202,7 @@ impl Default for RawConfig {
             deny_ttl: rights.deny,
             public_ttl: rights.public,
             grace: rights.grace,
+            ping_challenge: PingChallenges::default(),
             manifest_size_max: ByteSize::mib(16),
             upstream_connect_timeout: upstream.connect,
             upstream_response_timeout: upstream.response,
@@ -274,12 +278,8 @@ impl RawConfig {
                 stale_if_error: self.stale_if_error,
             },
             tags_max: self.tags_max,
-            rights: RightTimes {
-                allow: self.allow_ttl,
-                deny: self.deny_ttl,
-                public: self.public_ttl,
-                grace: self.grace,
-            },
+            rights: self.rights(),
+            ping_challenge: self.ping_challenge,
             tags_dir: surroundings.data_dir.join("tags"),
             manifest_len_max: usize::try_from(self.manifest_size_max.as_u64())
                 .unwrap_or(usize::MAX),
@@ -287,6 +287,15 @@ impl RawConfig {
             client_stall_timeout: self.client_stall_timeout,
             warnings: chosen.warning.into_iter().collect(),
         })
+    }
+
+    fn rights(&self) -> RightTimes {
+        RightTimes {
+            allow: self.allow_ttl,
+            deny: self.deny_ttl,
+            public: self.public_ttl,
+            grace: self.grace,
+        }
     }
 
     fn upstream_proxy<R>(

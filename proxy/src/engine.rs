@@ -5,7 +5,10 @@ use std::{ops::Range, pin::Pin};
 use protocol::TaskId;
 use swarm::{
     open::{Held, OpenError, OpenRequest},
-    source::{PassRequest, PassResponse, Patience, SourceError, UpstreamRequest, UpstreamResponse},
+    source::{
+        PassRequest, PassResponse, Patience, SourceError, TokenAnswer, TokenRequest,
+        UpstreamRequest, UpstreamResponse,
+    },
 };
 
 use crate::body::ContentStream;
@@ -33,8 +36,18 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError>;
 
+    /// As `send`, but tried once: what follows is tried often enough.
+    async fn send_lightly(
+        &self,
+        request: UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError>;
+
     /// Passes on what is no pull, as it is.
     async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError>;
+
+    /// Asks a registry's token server for a client.
+    async fn token(&self, request: TokenRequest) -> Result<TokenAnswer, SourceError>;
 }
 
 /// An open content.

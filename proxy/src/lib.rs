@@ -4,6 +4,7 @@
 mod answer;
 mod blob;
 mod body;
+pub mod challenge;
 pub mod client;
 pub mod config;
 pub mod engine;

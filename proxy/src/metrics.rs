@@ -65,6 +65,8 @@ pub enum RequestKind {
     Referrers,
     /// Passed on to its registry as it is.
     Through,
+    /// A token was asked for.
+    Token,
     Other,
 }
 
@@ -283,6 +285,7 @@ impl RequestKind {
             Self::Tags => "tags",
             Self::Referrers => "referrers",
             Self::Through => "through",
+            Self::Token => "token",
             Self::Other => "other",
         }
     }

@@ -20,6 +20,8 @@ pub use self::through::Through;
 pub enum RegistryRequest {
     /// `/v2/`: is a registry here?
     Ping,
+    /// `/token`: the token server that this proxy's own challenges name.
+    Token,
     /// Something in one repository, to be read.
     Read(Target, Resource),
     /// What is the registry's own affair, passed on as it is.
@@ -101,6 +103,15 @@ pub struct Router {
     pseudonym: String,
 }
 
+/// Where this proxy gives tokens.
+pub(crate) const TOKEN_PATH: &str = "/token";
+
+/// Reads names whose first component may be a registry.
+#[derive(Debug)]
+pub(crate) struct NameReader<'a> {
+    pub(crate) default_registry: &'a RegistryName,
+}
+
 /// The longest tag, in bytes.
 const TAG_LEN_MAX: usize = 128;
 
@@ -144,6 +155,7 @@ impl Router {
         };
         let path = decode(uri.path())?;
         let below = match path.as_ref() {
+            TOKEN_PATH if forward.is_none() => return Ok(RegistryRequest::Token),
             "/v2" | "/v2/" if forward.is_none() => return Ok(RegistryRequest::Ping),
             path => path.strip_prefix("/v2/").ok_or(RouteError::NoSuchPath)?,
         };
@@ -195,18 +207,20 @@ impl Router {
         forward: Option<RegistryName>,
         below: &'a str,
     ) -> Result<(Form, RegistryName, &'a str), RouteError> {
-        Ok(if let Some(registry) = forward {
-            (Form::Forward, registry, below)
-        } else if let Some(ns) = namespace(uri) {
-            (Form::Ns, registry(&ns)?, below)
-        } else if let Some((first, rest)) = below
-            .split_once('/')
-            .filter(|(first, _)| is_registry(first))
-        {
-            (Form::Prefix, registry(first)?, rest)
-        } else {
-            (Form::Bare, self.default_registry.clone(), below)
-        })
+        if let Some(registry) = forward {
+            return Ok((Form::Forward, registry, below));
+        }
+        match namespace(uri) {
+            Some(ns) => Ok((Form::Ns, registry(&ns)?, below)),
+            None => self.names().prefixed(below),
+        }
+    }
+
+    /// How names are read that no `ns` goes with.
+    pub(crate) fn names(&self) -> NameReader<'_> {
+        NameReader {
+            default_registry: &self.default_registry,
+        }
     }
 
     fn is_own(&self, registry: &RegistryName) -> bool {
@@ -221,6 +235,24 @@ impl Router {
     fn was_here(&self, via: &str) -> bool {
         via.split(',')
             .any(|hop| hop.split_whitespace().nth(1) == Some(&self.pseudonym))
+    }
+}
+
+// === impl NameReader ===
+
+impl NameReader<'_> {
+    /// The registry and the repository that `name` means.
+    pub(crate) fn read(&self, name: &str) -> Result<(RegistryName, Repository), RouteError> {
+        let (_, registry, name) = self.prefixed(name)?;
+        let repository = repository(&registry, name)?;
+        Ok((registry, repository))
+    }
+
+    fn prefixed<'n>(&self, name: &'n str) -> Result<(Form, RegistryName, &'n str), RouteError> {
+        match name.split_once('/').filter(|(first, _)| is_registry(first)) {
+            Some((first, rest)) => Ok((Form::Prefix, registry(first)?, rest)),
+            None => Ok((Form::Bare, self.default_registry.clone(), name)),
+        }
     }
 }
 

@@ -18,7 +18,7 @@ use http::{
 };
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use swarm::source::Tunnels;
+use swarm::source::{ClientPlace, Tunnels};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -27,7 +27,9 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    answer::Whence,
     body::AnswerBody,
+    challenge::Vouchers,
     config::Config,
     engine::{Engine, Upstream},
     intercept::{Certificates, Handover, Interceptor, Met, Next},
@@ -47,6 +49,7 @@ pub struct Proxy {
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) tags: Tags,
     pub(crate) rights: Rights,
+    pub(crate) vouchers: Vouchers,
 }
 
 /// What the composition root gives the proxy.
@@ -72,6 +75,7 @@ pub(crate) struct Stage {
     /// The host as which this connection is answered, whatever its requests say.
     pub(crate) inside: Option<Authority>,
     pub(crate) is_http2: bool,
+    pub(crate) is_tls: bool,
 }
 
 /// A head longer than this is refused. Bearer tokens of some clouds alone take 8 KiB.
@@ -102,6 +106,7 @@ impl Proxy {
             metrics: Arc::new(parts.metrics),
             tags,
             rights: Rights::new(parts.clock),
+            vouchers: Vouchers::new(),
         })
     }
 
@@ -153,6 +158,7 @@ impl Proxy {
                 met,
                 inside: None,
                 is_http2: false,
+                is_tls: false,
             });
             let (line, next) = Self::speak(&stage, line, cut, shutdown.clone()).await;
             match next {
@@ -250,7 +256,11 @@ impl Stage {
             (None, _) if self.is_http2 => parts.uri = address(None, &parts.uri),
             (None, _) => {}
         }
-        self.proxy.answer(parts, body, cut).await
+        let whence = Whence {
+            is_local: self.met.place() == ClientPlace::Local,
+            scheme: if self.is_tls { "https" } else { "http" },
+        };
+        self.proxy.answer(parts, body, cut, whence).await
     }
 }
 

@@ -12,8 +12,8 @@ use protocol::TaskId;
 use swarm::{
     Held, How, OpenError, OpenRequest, Reader, Served, Swarm,
     source::{
-        PassRequest, PassResponse, Patience, SourceError, UpstreamRequest, UpstreamResponse,
-        Upstreams,
+        PassRequest, PassResponse, Patience, SourceError, TokenAnswer, TokenRequest,
+        UpstreamRequest, UpstreamResponse, Upstreams,
     },
 };
 
@@ -67,8 +67,20 @@ impl Upstream for Upstreams {
         }
     }
 
+    async fn send_lightly(
+        &self,
+        request: UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError> {
+        Upstreams::send_lightly(self, &request, patience).await
+    }
+
     async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
         Upstreams::pass(self, request).await
+    }
+
+    async fn token(&self, request: TokenRequest) -> Result<TokenAnswer, SourceError> {
+        Upstreams::token(self, request).await
     }
 }
 

@@ -14,6 +14,7 @@ use self::address::Seen;
 use crate::{
     answer::{Answer, Ask},
     body::Content,
+    challenge::challenge_anew,
     error::{Fault, Refusal},
     hop,
     manifest::shelf::TagName,
@@ -36,12 +37,15 @@ impl Proxy {
             form: through.form,
             registry: &through.registry,
         };
+        let mut headers = hop::request_headers(&ask.headers);
+        headers.remove(header::AUTHORIZATION);
         let request = PassRequest {
             registry: through.registry.clone(),
             method: ask.method.clone(),
             path: through.path.clone(),
             query: seen.query(&without_namespace(&ask.query)),
-            headers: hop::request_headers(&ask.headers),
+            headers,
+            credential: ask.credential.clone(),
             body: body.map_err(Into::into).boxed(),
             caller_stall: self.config().client_stall_timeout,
         };
@@ -50,7 +54,10 @@ impl Proxy {
         if response.status.is_success() {
             self.forget_written(through).await;
         }
-        Ok(answer(ask, &seen, response))
+        let mut answer = answer(ask, &seen, response);
+        let place = (through.form, &through.registry);
+        challenge_anew(ask, place, None, &mut answer.headers);
+        Ok(answer)
     }
 
     /// A tag that was pushed or removed through here is asked for anew.

@@ -40,20 +40,23 @@ pub(crate) fn refusal(error: &SourceError, missing: Fault) -> Refusal {
     refusal
 }
 
+/// The refusal for a content that its registry did not give, or not to this caller.
+///
+/// Whether somebody may read is asked by HEAD, which has no body: with the upstream's words a refusal
+/// would tell what is held from what is not.
+pub(crate) fn content_refusal(error: &SourceError, missing: Fault) -> Refusal {
+    let mut refused = refusal(error, missing);
+    let is_about_rights = matches!(refused.fault, Fault::Unauthorized | Fault::Denied);
+    if is_about_rights || refused.fault == missing {
+        refused.upstream = None;
+    }
+    refused
+}
+
 /// The refusal for a content that the swarm could not open.
 pub(crate) fn open_refusal(error: &OpenError, missing: Fault) -> Refusal {
     let fault = match error {
-        OpenError::Source(error) => {
-            let mut refused = refusal(error, missing);
-            // Content that is held is asked for by HEAD, which has no body: with the upstream's words
-            // a refusal would tell what is held from what is not.
-            if matches!(refused.fault, Fault::Unauthorized | Fault::Denied)
-                || refused.fault == missing
-            {
-                refused.upstream = None;
-            }
-            return refused;
-        }
+        OpenError::Source(error) => return content_refusal(error, missing),
         OpenError::NotSatisfiable { size } => {
             let refused = Refusal::new(Fault::Range, error.to_string());
             return refused.with_text(
@@ -77,6 +80,26 @@ pub(crate) fn broken_off(error: &ReadError) -> BrokenOff {
     };
     let reason = error.to_string();
     BrokenOff { fault, reason }
+}
+
+/// Whether this error of a registry says neither that its caller may see a content nor that it may not:
+/// whoever goes on and asks for it learns more.
+pub(crate) fn is_undecided(error: &SourceError) -> bool {
+    match error {
+        SourceError::NotAllowed(_) | SourceError::Forbidden { .. } | SourceError::Refused(_) => {
+            false
+        }
+        SourceError::Status(answer) => {
+            answer.by == AnsweredBy::Elsewhere || answer.status != StatusCode::NOT_FOUND
+        }
+        SourceError::Unreachable { .. }
+        | SourceError::Stalled { .. }
+        | SourceError::Redirect(_)
+        | SourceError::RateLimited { .. }
+        | SourceError::Interrupted
+        | SourceError::TooLong { .. }
+        | SourceError::Malformed(_) => true,
+    }
 }
 
 /// Whether the last answer for a tag is still worth more than this error: the upstream did not say

@@ -145,6 +145,15 @@ impl FaultRegistry {
         let asked = log.iter().filter(|asked| asked.path.ends_with(path_end));
         asked.cloned().collect()
     }
+
+    /// Those of [`FaultRegistry::asked`] that wanted the body: whether somebody may read it is asked by
+    /// HEAD.
+    #[must_use]
+    pub fn fetched(&self, path_end: &str) -> Vec<Asked> {
+        let mut asked = self.asked(path_end);
+        asked.retain(|asked| asked.method == "GET");
+        asked
+    }
 }
 
 // === impl State ===

@@ -65,7 +65,7 @@ impl Stage {
     }
 
     fn asked(&self, rest: &str) -> usize {
-        self.registry.asked(&format!("/{rest}")).len()
+        self.registry.fetched(&format!("/{rest}")).len()
     }
 }
 
@@ -222,7 +222,7 @@ fn a_host_that_waits_for_the_fetcher_of_its_cluster_does_not_send_its_client_awa
     for asker in [Asker::Namespace, Asker::Mirror] {
         is_blob(&asker.request("GET", &rest).fetch(darter.proxy()?)?)?;
     }
-    let asked = registry.asked(&format!("/{rest}")).len();
+    let asked = registry.fetched(&format!("/{rest}")).len();
     ensure!(asked == 1, "the upstream was asked {asked} times");
     darter.stop()
 }

@@ -119,7 +119,7 @@ fn a_range_in_any_form_is_answered_cold_and_warm() -> Result<()> {
                 .with_context(|| format!("{range} {when} as {asker:?}"))
         };
         ask("cold")?;
-        is_asked_from_its_piece(&stage.registry.asked(&digest), *status, part.start)
+        is_asked_from_its_piece(&stage.registry.fetched(&digest), *status, part.start)
             .with_context(|| (*range).to_owned())?;
         is_content(&request().fetch(stage.proxy)?, &bytes, &digest)?;
         let before = stage.registry.asked("").len();
@@ -161,7 +161,7 @@ fn every_range_of_one_warm_blob_is_answered() -> Result<()> {
         is_part(&conditional(&digest)?, (206, &(5..7)), &bytes).context("If-Range, this one")?;
         is_part(&conditional("other")?, (200, &(0..SIZE)), &bytes).context("If-Range, another")?;
         // What is there already is not asked of the upstream again.
-        ensure!(stage.registry.asked(&digest).len() == 1, "asked again");
+        ensure!(stage.registry.fetched(&digest).len() == 1, "asked again");
     }
     stage.darter.stop()
 }

@@ -142,6 +142,7 @@ impl Proxy {
             met,
             inside,
             is_http2,
+            is_tls: true,
         });
         let cut = Arc::new(Cut::default());
         let line = Line::new(

@@ -64,20 +64,23 @@ enum Reader {
 struct Seen {
     access: Access,
     size: Option<u64>,
+    is_told: bool,
 }
 
 /// The registry lets the caller read, and what was learned of the content with it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct Proven {
     pub(crate) size: Option<u64>,
+    /// The registry itself would give the content, and has told all that it tells by HEAD.
+    pub(crate) is_told: bool,
 }
 
 /// Why there is no right to read.
 #[derive(Debug)]
 pub(crate) struct Unproven {
     pub(crate) refusal: Refusal,
-    /// The registry said nothing: what is everybody's may be given all the same.
-    pub(crate) is_outage: bool,
+    /// The registry said neither yes nor no: what is everybody's may be given all the same.
+    pub(crate) is_undecided: bool,
 }
 
 /// Decisions kept at once; the least used go first.
@@ -218,12 +221,14 @@ impl Proxy {
         let is_lapsed = match verdict {
             Verdict::Allowed => {
                 self.metrics.right(RightAnswer::Known);
-                return Ok(Proven { size: None });
+                return Ok(Proven::default());
             }
             Verdict::Denied(refusal) => {
                 self.metrics.right(RightAnswer::Refused);
-                let (refusal, is_outage) = (Refusal::clone(&refusal), false);
-                return Err(Unproven { refusal, is_outage });
+                return Err(Unproven {
+                    refusal: Refusal::clone(&refusal),
+                    is_undecided: false,
+                });
             }
             Verdict::Lapsed => true,
             Verdict::Unknown => false,
@@ -239,11 +244,14 @@ impl Proxy {
             Ok(seen) => {
                 self.metrics.right(RightAnswer::Asked);
                 self.saw(ask, target, named, seen.access).await;
-                Ok(Proven { size: seen.size })
+                Ok(Proven {
+                    size: seen.size,
+                    is_told: seen.is_told,
+                })
             }
             Err(error) if is_lapsed && upstream::is_outage(&error) => {
                 self.metrics.right(RightAnswer::Grace);
-                Ok(Proven { size: None })
+                Ok(Proven::default())
             }
             Err(error) => Err(self.unproven(ask, target, named, &error).await),
         }
@@ -267,17 +275,18 @@ impl Proxy {
         error: &SourceError,
     ) -> Unproven {
         self.metrics.right(RightAnswer::Refused);
-        let mut refusal = upstream::refusal(error, named.missing());
-        // A HEAD has no body: with the registry's words a refusal would tell how it was asked.
-        refusal.upstream = None;
+        let refusal = upstream::content_refusal(error, named.missing());
         if matches!(error, SourceError::Refused(_)) {
             let own = Reader::of(ask.credential.as_ref());
             let stands_for = self.config().rights.deny;
             let key = key(target, named.digest, own);
             self.rights.deny(key, &refusal, stands_for).await;
         }
-        let is_outage = upstream::is_outage(error);
-        Unproven { refusal, is_outage }
+        let is_undecided = upstream::is_undecided(error);
+        Unproven {
+            refusal,
+            is_undecided,
+        }
     }
 
     /// The refusal of a moment ago, where this caller was refused then.
@@ -312,7 +321,7 @@ async fn look(
         SourceError::Status(answer) => answer.status == http::StatusCode::METHOD_NOT_ALLOWED,
         _ => false,
     };
-    let response = match source.send(request.clone(), patience).await {
+    let response = match source.send_lightly(request.clone(), patience).await {
         // Some registries have no HEAD.
         Err(error) if is_refused(&error) => {
             let range = Some(ByteRange {
@@ -324,11 +333,12 @@ async fn look(
                 range,
                 ..request
             };
-            let response = source.send(request, patience).await?;
+            let response = source.send_lightly(request, patience).await?;
             let total = response.content_range.and_then(|range| range.total);
             return Ok(Seen {
                 access: response.access,
                 size: total,
+                is_told: false,
             });
         }
         response => response?,
@@ -336,6 +346,7 @@ async fn look(
     Ok(Seen {
         access: response.access,
         size: size_of(&response),
+        is_told: response.status.is_success(),
     })
 }
 

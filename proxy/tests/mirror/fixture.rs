@@ -32,7 +32,7 @@ use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
         Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, Redirects,
-        SourceError, Tunnels, UpstreamRequest, UpstreamResponse,
+        SourceError, TokenAnswer, TokenRequest, Tunnels, UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -391,6 +391,18 @@ impl Upstream for FakeUpstream {
             Ok(respond) => respond(&request),
             Err(_) => Err(SourceError::Interrupted),
         }
+    }
+
+    async fn send_lightly(
+        &self,
+        request: UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError> {
+        self.send(request, patience).await
+    }
+
+    async fn token(&self, _: TokenRequest) -> Result<TokenAnswer, SourceError> {
+        Ok(TokenAnswer::Open)
     }
 
     /// A registry that says yes to everything.

@@ -36,6 +36,9 @@ pub(crate) enum Subject {
     Manifest,
 }
 
+/// Questions by HEAD that go with one request for a content.
+const QUESTIONS_MAX: usize = 4;
+
 /// What every family of clients must get.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Expect {
@@ -248,8 +251,22 @@ impl Case {
 
     /// Whether the upstream was asked no more, and nothing else, than it must have been.
     pub(crate) fn judge_asked(&self, asked: &[Asked]) -> Result<()> {
+        // Whether somebody may read a content is asked by HEAD, and so is its size.
+        let is_question = |asked: &&Asked| asked.method == "HEAD" && !self.subject.is_head();
+        let is_by_digest = matches!(
+            self.subject,
+            Subject::Blob | Subject::BlobFromZero | Subject::Manifest
+        );
+        let questions = asked.iter().filter(is_question).count();
+        ensure!(
+            !is_by_digest || questions <= QUESTIONS_MAX,
+            "{questions} questions"
+        );
+        // Who may not read it is not asked for it.
+        let is_fetched = questions < asked.len();
         let ranges: Vec<&str> = asked
             .iter()
+            .filter(|asked| !(is_by_digest && is_fetched && is_question(asked)))
             .map(|asked| asked.range.as_deref().unwrap_or("-"))
             .collect();
         let holds = match self.asked {

@@ -60,7 +60,7 @@ impl Stage {
         let free = "listen = \"127.0.0.1:0\"";
         let config = format!(
             "data_dir = {2:?}\n[proxy]\n{free}\ndefault_registry = \"registry.test\"\n\
-             tag_ttl = \"0s\"\nmanifest_size_max = \"64KiB\"\n\
+             tag_ttl = \"0s\"\ndeny_ttl = \"0s\"\nmanifest_size_max = \"64KiB\"\n\
              upstream_response_timeout = \"{0}ms\"\nupstream_stall_timeout = \"{0}ms\"\n\
              upstream_fallback_timeout = \"60s\"\nupstream_fallback_memory = \"0s\"\n\
              [[proxy.registry]]\nname = \"registry.test\"\nendpoint = \"http://{1}\"\n\

@@ -137,7 +137,7 @@ fn a_redirect_to_a_private_address_is_refused_and_nobody_there_is_asked() -> Res
                 "{place} as {asker:?}: {} {told}",
                 whole.status
             );
-            let asked = stage.registry.asked(&path);
+            let asked = stage.registry.fetched(&path);
             ensure!(asked.len() == 1, "{place}: asked {} times", asked.len());
             stage.registry.heal(&path);
             let whole = asker.request("GET", &path[1..]).fetch(stage.proxy)?;

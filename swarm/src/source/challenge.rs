@@ -9,18 +9,18 @@ use http_auth::{ChallengeParser, ChallengeRef};
 
 /// What the registry offers to accept.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct Offer {
-    pub(super) bearer: Option<BearerChallenge>,
-    pub(super) basic: bool,
+pub struct Offer {
+    pub bearer: Option<BearerChallenge>,
+    pub basic: bool,
 }
 
 /// Where a token is to be had.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct BearerChallenge {
+pub struct BearerChallenge {
     /// The URL of the token server, perhaps with a query of its own.
-    pub(super) realm: String,
-    pub(super) service: Option<String>,
-    pub(super) scope: Option<String>,
+    pub realm: String,
+    pub service: Option<String>,
+    pub scope: Option<String>,
 }
 
 /// The most challenges of one header that are looked at.
@@ -29,7 +29,7 @@ const CHALLENGES_MAX: usize = 16;
 // === impl Offer ===
 
 impl Offer {
-    pub(super) fn of(headers: &HeaderMap) -> Self {
+    pub fn of(headers: &HeaderMap) -> Self {
         let mut offer = Self::default();
         for value in headers.get_all(header::WWW_AUTHENTICATE) {
             let Ok(text) = value.to_str() else { continue };

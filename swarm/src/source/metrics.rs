@@ -74,6 +74,8 @@ impl SourceMetrics {
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
         registry.register(Box::new(metrics.failovers.clone()))?;
+        // Told from the start, as what has no label is.
+        metrics.failovers.with_label_values(&["unreachable"]);
         registry.register(Box::new(metrics.token_fetches.clone()))?;
         registry.register(Box::new(metrics.hub_pulls.clone()))?;
         Ok(metrics)

@@ -23,6 +23,7 @@ use url::Url;
 
 use super::{
     client::Upstreams,
+    credential::Credential,
     dial::{Dialer, failed},
     error::{Awaited, SourceError},
     request::Body,
@@ -40,6 +41,8 @@ pub struct PassRequest {
     pub query: String,
     /// Those that are for the registry itself.
     pub headers: HeaderMap,
+    /// Goes along as it is.
+    pub credential: Option<Credential>,
     pub body: PassBody,
     /// How long the caller may be silent in the middle of its body.
     pub caller_stall: Duration,
@@ -107,6 +110,9 @@ impl Dialer {
         };
         let mut headers = request.headers;
         headers.append(header::VIA, self.via.clone());
+        if let Some(credential) = &request.credential {
+            headers.insert(header::AUTHORIZATION, credential.header().clone());
+        }
         let sending = self
             .client_for(url)?
             .request(request.method, url.clone())

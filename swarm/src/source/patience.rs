@@ -14,7 +14,8 @@ use super::{
     endpoints::Endpoints,
     error::{Awaited, SourceError},
     request::{UpstreamRequest, UpstreamResponse},
-    silence::Errand,
+    rights::Means,
+    silence::{Errand, Patience},
 };
 
 /// A registry as it is asked by somebody who can go elsewhere.
@@ -38,6 +39,22 @@ impl Upstreams {
         let brief = self.briefly(&request.registry, errand).await?;
         let window = REQUEST_WINDOW.min(brief.limit);
         brief.wait(self.send_within(request, window)).await?
+    }
+
+    /// The answer to a question that is not worth asking twice.
+    pub async fn send_lightly(
+        &self,
+        request: &UpstreamRequest,
+        patience: Patience,
+    ) -> Result<UpstreamResponse, SourceError> {
+        match patience {
+            Patience::Long => self.send_once(request, Means::All).await,
+            Patience::Short => {
+                let errand = Errand::of_resource(&request.resource);
+                let brief = self.briefly(&request.registry, errand).await?;
+                brief.wait(self.send_once(request, Means::All)).await?
+            }
+        }
     }
 
     /// Fails at once where `registry` kept silent a moment ago.

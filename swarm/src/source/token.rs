@@ -101,7 +101,7 @@ const RENEWAL_WAIT: Duration = Duration::from_secs(1);
 /// How often it is looked for.
 const RENEWAL_PAUSE: Duration = Duration::from_secs(10);
 /// The longest answer of a token server that is read, in bytes.
-const TOKEN_ANSWER_LEN_MAX: usize = 64 * 1024;
+pub(super) const TOKEN_ANSWER_LEN_MAX: usize = 64 * 1024;
 
 // === impl Tokens ===
 
@@ -252,7 +252,9 @@ async fn fetch(scope: &Scope, purchase: Purchase<'_>) -> Result<Outcome, SourceE
         credential,
         rejected: _,
     } = purchase;
-    let url = token_url(scope, challenge, &upstream.endpoint)?;
+    let default = format!("repository:{}:pull", scope.repository);
+    let scopes = challenge.scope.as_deref().unwrap_or(&default);
+    let url = token_url(scopes, challenge, &upstream.endpoint)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
     let asked_at = clock::now();
@@ -294,8 +296,8 @@ async fn fetch(scope: &Scope, purchase: Purchase<'_>) -> Result<Outcome, SourceE
 
 /// The URL to ask. A password or a token goes over TLS, unless the operator gave the registry a
 /// plain endpoint.
-fn token_url(
-    scope: &Scope,
+pub(super) fn token_url(
+    scopes: &str,
     challenge: &BearerChallenge,
     endpoint: &Url,
 ) -> Result<Url, SourceError> {
@@ -311,8 +313,6 @@ fn token_url(
         _ => return Err(SourceError::Malformed("the realm is not https")),
     }
     url.set_fragment(None);
-    let default = format!("repository:{}:pull", scope.repository);
-    let scopes = challenge.scope.as_deref().unwrap_or(&default);
     let mut query = url.query_pairs_mut();
     if let Some(service) = &challenge.service {
         query.append_pair("service", service);
@@ -379,14 +379,6 @@ mod tests {
 
     use super::*;
 
-    fn scope() -> Scope {
-        Scope {
-            upstream: UpstreamId::default(),
-            repository: "a/b".parse().unwrap(),
-            identity: None,
-        }
-    }
-
     #[track_caller]
     fn url(endpoint: &str, realm: &str, asked: Option<&str>, expect: Option<&str>) {
         let challenge = BearerChallenge {
@@ -394,7 +386,8 @@ mod tests {
             service: Some("s v".to_owned()),
             scope: asked.map(ToOwned::to_owned),
         };
-        let seen = token_url(&scope(), &challenge, &Url::parse(endpoint).unwrap()).ok();
+        let scopes = asked.unwrap_or("repository:a/b:pull");
+        let seen = token_url(scopes, &challenge, &Url::parse(endpoint).unwrap()).ok();
         assert_eq!(seen.as_ref().map(Url::as_str), expect, "{realm}");
     }
 

@@ -1,0 +1,276 @@
+//! Private images through the mirror, by clients that name the registry in the path: they are sent to
+//! this node for their tokens, and the registry's own token server gives them.
+
+use std::{path::Path, time::Duration};
+
+use anyhow::{Result, ensure};
+use registry_compat_tests::{
+    can_run,
+    darter::{Darter, Home},
+    http::Request,
+    image::Image,
+    process,
+    token_registry::{Caller, Door, Scheme, Settings, TokenRegistry},
+};
+use tempfile::TempDir;
+
+/// A registry with a private and a public image, and a mirror that knows it as `registry.test`.
+struct Stage {
+    registry: TokenRegistry,
+    darter: Darter,
+    home: Home,
+    directory: TempDir,
+}
+
+const LIMIT: Duration = Duration::from_secs(120);
+
+// === impl Stage ===
+
+impl Stage {
+    fn start(settings: Settings, more: &str) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let registry = TokenRegistry::start(&directory.path().join("registry"), settings)?;
+        registry.change(|rules| {
+            rules.user("ann", "ann's password").user("bob", "bob's");
+            rules.private("team/own", &["ann"]).public("team/open");
+            rules.writer("team/own", "ann");
+        });
+        let image = Image::small(&directory.path().join("image"), "challenges")?;
+        for repository in ["team/own", "team/open"] {
+            registry.behind().push(&image, repository)?;
+        }
+        let (home, free) = (Home::new()?, "listen = \"127.0.0.1:0\"");
+        let config = format!(
+            "data_dir = {:?}\n[proxy]\n{free}\n{more}[[proxy.registry]]\nname = \"registry.test\"\n\
+             endpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n\
+             [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
+            home.path().join("data"),
+            registry.endpoint(),
+            registry.papers().join("ca.crt"),
+            registry.also_trust(),
+        );
+        let darter = Darter::run(&config, &home)?;
+        Ok(Self {
+            registry,
+            darter,
+            home,
+            directory,
+        })
+    }
+
+    /// What the explicit name of a repository is.
+    fn name(&self, repository: &str) -> Result<String> {
+        Ok(format!(
+            "{}/registry.test/{repository}:latest",
+            self.darter.proxy()?
+        ))
+    }
+
+    /// `skopeo copy` of a repository, as `user:password` or as nobody.
+    fn skopeo(&self, repository: &str, login: Option<&str>) -> Result<()> {
+        let mut copy = process::command("skopeo");
+        copy.args(["--insecure-policy", "copy", "--all", "--quiet"]);
+        copy.arg("--src-tls-verify=false");
+        match login {
+            Some(login) => copy.args(["--src-creds", login]),
+            None => copy.arg("--src-no-creds"),
+        };
+        let target = tempfile::tempdir_in(&self.directory)?;
+        copy.arg(format!("docker://{}", self.name(repository)?));
+        copy.arg(format!("dir:{}", target.path().display()));
+        process::check(copy, LIMIT).map(drop)
+    }
+
+    /// `podman pull` or `buildah pull`, with a store of its own.
+    fn pull(&self, program: &str, repository: &str, login: &str) -> Result<()> {
+        let store = tempfile::tempdir_in(&self.directory)?;
+        let at = |name: &str| store.path().join(name);
+        let policy = at("policy.json");
+        std::fs::write(
+            &policy,
+            "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
+        )?;
+        let mut pull = process::command(program);
+        pull.arg("--root").arg(at("store"));
+        pull.arg("--runroot").arg(at("run"));
+        pull.args(["--storage-driver", "vfs", "pull", "--quiet"]);
+        pull.args(["--tls-verify=false", "--creds", login]);
+        pull.arg("--signature-policy").arg(&policy);
+        pull.arg(self.name(repository)?);
+        process::check(pull, LIMIT).map(drop)
+    }
+
+    /// Whether somebody's own token or password has read a blob.
+    fn was_read_by(&self, user: &str) -> bool {
+        let heard = self.registry.heard();
+        heard.iter().any(|heard| {
+            heard.door == Door::Registry
+                && heard.caller == Caller::User(user.to_owned())
+                && heard.path.contains("/team/own/")
+        })
+    }
+}
+
+/// Fails unless `told` failed, and with these words of the client's.
+fn fails(told: Result<()>, words: &str) -> Result<()> {
+    let error = told.err().map(|error| format!("{error:#}"));
+    let error = error.unwrap_or_default();
+    ensure!(error.contains(words), "{error}, not {words:?}");
+    Ok(())
+}
+
+#[test]
+fn a_private_image_by_its_explicit_name_is_its_owners() -> Result<()> {
+    if !can_run(&["buildah", "docker-registry", "podman", "skopeo"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    stage.skopeo("team/own", Some("ann:ann's password"))?;
+    ensure!(stage.was_read_by("ann"), "as whom?");
+    for program in ["podman", "buildah"] {
+        stage.pull(program, "team/own", "ann:ann's password")?;
+    }
+    // It is held now, and whoever has no right to it is told so in the client's ordinary words.
+    fails(stage.skopeo("team/own", None), "unauthorized")?;
+    fails(stage.skopeo("team/own", Some("bob:bob's")), "denied")
+        .or_else(|_| fails(stage.skopeo("team/own", Some("bob:bob's")), "unauthorized"))?;
+    fails(stage.skopeo("team/own", Some("ann:wrong")), "unauthorized")?;
+    // What is everybody's needs no word with the token server of anybody's.
+    stage.skopeo("team/open", None)?;
+    let secret = "ann's password";
+    let log = stage.darter.log()?;
+    ensure!(!log.contains(secret), "a password in the log");
+    stage.darter.stop()?;
+    drop(stage.home);
+    Ok(())
+}
+
+#[test]
+fn a_registry_that_takes_passwords_alone_is_read_by_vouchers() -> Result<()> {
+    if !can_run(&["docker-registry", "skopeo"])? {
+        return Ok(());
+    }
+    let settings = Settings {
+        scheme: Scheme::Basic,
+        ..Settings::default()
+    };
+    let stage = Stage::start(settings, "")?;
+    stage.skopeo("team/own", Some("ann:ann's password"))?;
+    fails(stage.skopeo("team/own", Some("bob:bob's")), "")?;
+    fails(stage.skopeo("team/own", None), "unauthorized")?;
+    stage.darter.stop()
+}
+
+#[test]
+fn a_push_by_an_explicit_name_is_its_writers() -> Result<()> {
+    if !can_run(&["docker-registry", "skopeo"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    let push = |login: &str| {
+        let mut copy = process::command("skopeo");
+        copy.args(["--insecure-policy", "copy", "--all", "--quiet"]);
+        copy.args(["--src-tls-verify=false", "--dest-tls-verify=false"]);
+        copy.args(["--dest-creds", login]);
+        let behind = stage.registry.behind().address();
+        copy.arg(format!("docker://{behind}/team/open:latest"));
+        copy.arg(format!(
+            "docker://{}/registry.test/team/own:pushed",
+            stage.darter.proxy()?
+        ));
+        process::check(copy, LIMIT).map(drop)
+    };
+    push("ann:ann's password")?;
+    ensure!(push("bob:bob's").is_err(), "bob may not write");
+    stage.darter.stop()
+}
+
+/// What `/v2/` is answered to `agent`.
+fn ping(stage: &Stage, agent: &str) -> Result<(u16, String)> {
+    let whole = Request::get("/v2/")
+        .header("User-Agent", agent)
+        .fetch(stage.darter.proxy()?)?;
+    let challenge = whole.header("www-authenticate").unwrap_or_default();
+    Ok((whole.status, challenge.to_owned()))
+}
+
+#[test]
+fn each_family_is_answered_to_its_ping_as_the_configuration_says() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    let own = format!(
+        "Bearer realm=\"http://{}/token\",service=\"darter\"",
+        stage.darter.proxy()?
+    );
+    for (agent, status, challenge) in [
+        ("skopeo/1.9.3", 401, own.as_str()),
+        ("Go-http-client/1.1", 401, own.as_str()),
+        ("docker/28.5.2 go/go1.27", 200, ""),
+        ("containerd/v2.1.9", 200, ""),
+        ("curl/8", 200, ""),
+    ] {
+        let seen = ping(&stage, agent)?;
+        ensure!(seen == (status, challenge.to_owned()), "{agent}: {seen:?}");
+    }
+    stage.darter.stop()?;
+    let more = "ping_challenge = {docker = \"hub\", containers_image = \"off\"}\n";
+    let stage = Stage::start(Settings::default(), more)?;
+    let hub = "Bearer realm=\"https://auth.docker.io/token\",service=\"registry.docker.io\"";
+    let seen = ping(&stage, "docker/28.5.2 go/go1.27")?;
+    ensure!(seen == (401, hub.to_owned()), "{seen:?}");
+    ensure!(ping(&stage, "skopeo/1.9.3")?.0 == 200, "it is off");
+    stage.darter.stop()
+}
+
+#[test]
+fn what_is_no_question_for_a_token_is_refused() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    let proxy = stage.darter.proxy()?;
+    let basic = "Basic YW5uOng=";
+    for (method, target, status) in [
+        ("GET", "/token", 200),
+        (
+            "GET",
+            "/token?scope=repository:registry.test/team/own:pull",
+            401,
+        ),
+        (
+            "GET",
+            "/token?scope=repository:stranger.test/team/own:pull",
+            403,
+        ),
+        ("GET", "/token?scope=registry:catalog:*", 400),
+        (
+            "GET",
+            "/token?scope=repository:registry.test/a:pull&scope=repository:quay.io/a:pull",
+            400,
+        ),
+        ("DELETE", "/token", 405),
+    ] {
+        let whole = Request::new(method, target)
+            .header("Authorization", basic)
+            .fetch(proxy)?;
+        ensure!(
+            whole.status == status,
+            "{target}: {} {}",
+            whole.status,
+            whole.text()
+        );
+    }
+    // A form as long as a disk.
+    let mut endless = std::io::repeat(b'a');
+    let length = 1_000_000;
+    let long = Request::new("POST", "/token").send_with(
+        proxy,
+        &mut std::io::Read::take(&mut endless, length),
+        length,
+    )?;
+    ensure!(long.status == 400, "{}", long.status);
+    let _: &Path = stage.directory.path();
+    stage.darter.stop()
+}
