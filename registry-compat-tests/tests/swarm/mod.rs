@@ -8,6 +8,7 @@ mod liar;
 mod lost;
 mod overload;
 mod parents;
+mod private;
 mod schedulers;
 mod seeds;
 mod slow;

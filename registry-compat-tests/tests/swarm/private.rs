@@ -1,0 +1,180 @@
+//! Private contents in a cluster: fetched once, shared between hosts, and given on each of them to
+//! those alone whom the registry lets read them.
+
+use std::thread;
+
+use anyhow::{Result, ensure};
+use protocol::Role;
+use registry_compat_tests::{
+    can_run,
+    cluster::{Cluster, Member},
+    content::{digest_of, noise},
+    http::{Request, Whole},
+    token_registry::{Door, Settings, TokenRegistry},
+};
+use tempfile::TempDir;
+
+/// A scheduler, a seed and two hosts before a registry with a private repository.
+struct Herd {
+    registry: TokenRegistry,
+    hosts: Vec<Member>,
+    others: Vec<Member>,
+    directory: TempDir,
+}
+
+const SIZE: usize = 5_000_000;
+
+// === impl Herd ===
+
+impl Herd {
+    fn start() -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let at = directory.path().join("registry");
+        let registry = TokenRegistry::start(&at, Settings::default())?;
+        registry.change(|rules| {
+            rules.user("ann", "a").user("bob", "b");
+            rules.private("team/own", &["ann"]);
+        });
+        let cluster = Cluster::new(registry.behind().address(), "scheduler", "seed")?;
+        let entry = format!(
+            "[[proxy.registry]]\nname = \"private.test\"\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
+            registry.endpoint(),
+            registry.papers().join("ca.crt"),
+            registry.also_trust(),
+        );
+        let start = |id: &str, role: Role| {
+            let mut plan = cluster.plan(id, &[role]);
+            plan.swarm.clone_from(&entry);
+            cluster.start_as(&plan)
+        };
+        let others = vec![
+            start("scheduler", Role::Scheduler)?,
+            start("seed", Role::Seed)?,
+        ];
+        let hosts = vec![start("first", Role::Proxy)?, start("second", Role::Proxy)?];
+        for host in &hosts {
+            host.wait_for_sessions(1)?;
+        }
+        Ok(Self {
+            registry,
+            hosts,
+            others,
+            directory,
+        })
+    }
+
+    fn put(&self, seed: &str) -> Result<(Vec<u8>, String)> {
+        let bytes = noise(seed, SIZE)?;
+        let digest = digest_of(&bytes);
+        let file = self.directory.path().join("blob");
+        std::fs::write(&file, &bytes)?;
+        self.registry
+            .behind()
+            .push_blob("team/own", &digest, &file)?;
+        Ok((bytes, digest))
+    }
+
+    /// What `user` gets at `host`.
+    fn ask(&self, host: &Member, digest: &str, user: Option<(&str, &str)>) -> Result<Whole> {
+        let path = format!("/v2/team/own/blobs/{digest}?ns=private.test");
+        let mut request = Request::get(&path);
+        if let Some((user, password)) = user {
+            let token = self.registry.token(user, password, "team/own")?;
+            request = request.header("Authorization", &format!("Bearer {token}"));
+        }
+        request.fetch(host.darter.proxy()?)
+    }
+
+    /// How often the bytes of a blob left the registry.
+    fn fetches(&self, digest: &str) -> usize {
+        let heard = self.registry.heard_of(Door::Storage, "GET", digest);
+        heard.len()
+    }
+
+    fn logs(&self) -> String {
+        let members = self.hosts.iter().chain(&self.others);
+        let logs = members.filter_map(|member| member.darter.log().ok());
+        logs.collect()
+    }
+}
+
+#[test]
+fn a_private_blob_is_fetched_once_and_shared_with_those_who_may_read_it() -> Result<()> {
+    if !can_run(&["docker-registry", "setpriv"])? {
+        return Ok(());
+    }
+    let herd = Herd::start()?;
+    let ann = Some(("ann", "a"));
+    // One after the other, and both at once.
+    let (bytes, digest) = herd.put("one after the other")?;
+    for host in &herd.hosts {
+        let seen = herd.ask(host, &digest, ann)?;
+        ensure!(seen.body == bytes, "{}: {}", seen.status, herd.logs());
+    }
+    ensure!(
+        herd.fetches(&digest) == 1,
+        "{} fetches: {}",
+        herd.fetches(&digest),
+        herd.logs()
+    );
+    let (bytes, digest) = herd.put("at once")?;
+    thread::scope(|scope| {
+        let asking: Vec<_> = herd
+            .hosts
+            .iter()
+            .map(|host| scope.spawn(|| herd.ask(host, &digest, ann)))
+            .collect();
+        for asked in asking {
+            let seen = asked.join().expect("an asker does not fall")?;
+            ensure!(seen.body == bytes, "{}: {}", seen.status, herd.logs());
+        }
+        anyhow::Ok(())
+    })?;
+    ensure!(
+        herd.fetches(&digest) == 1,
+        "{} fetches",
+        herd.fetches(&digest)
+    );
+    // It is held on both hosts, and on neither is it anybody else's.
+    for host in &herd.hosts {
+        for user in [None, Some(("bob", "b"))] {
+            let seen = herd.ask(host, &digest, user)?;
+            ensure!(
+                seen.status == 401 || seen.status == 404,
+                "{user:?}: {}",
+                seen.status
+            );
+            ensure!(
+                !seen.body.windows(16).any(|part| part == &bytes[..16]),
+                "its bytes"
+            );
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn who_has_no_right_gets_nothing_of_what_other_hosts_hold() -> Result<()> {
+    if !can_run(&["docker-registry", "setpriv"])? {
+        return Ok(());
+    }
+    let herd = Herd::start()?;
+    let (bytes, digest) = herd.put("held elsewhere")?;
+    let seen = herd.ask(&herd.hosts[0], &digest, Some(("ann", "a")))?;
+    ensure!(seen.body == bytes, "{}", seen.status);
+    let stranger = &herd.hosts[1];
+    for user in [None, Some(("bob", "b"))] {
+        let seen = herd.ask(stranger, &digest, user)?;
+        ensure!(
+            seen.status == 401 || seen.status == 404,
+            "{user:?}: {}",
+            seen.status
+        );
+    }
+    // Not even into its store.
+    let taken = stranger
+        .darter
+        .metric("darter_swarm_piece_fetch_bytes_total")?;
+    ensure!(taken < 1.0, "{taken} bytes were taken from other hosts");
+    Ok(())
+}
