@@ -9,6 +9,7 @@ use crate::{
     host::{Host, HostId},
     layout::Layout,
     piece_set::PieceSet,
+    right::Right,
     scheduler::SessionError,
     want::Want,
 };
@@ -31,6 +32,13 @@ pub enum Ask {
     Wants {
         task: TaskId,
         wants: Vec<Want>,
+    },
+    /// A right by which a seed may fetch the task, where its registry wants to know who asks. It has no
+    /// answer.
+    Lend {
+        task: TaskId,
+        origin: Origin,
+        right: Right,
     },
     Unsubscribe(TaskId),
 }
@@ -102,6 +110,7 @@ impl Ask {
             Self::Subscribe(task)
             | Self::Bring { task, .. }
             | Self::Wants { task, .. }
+            | Self::Lend { task, .. }
             | Self::Unsubscribe(task) => *task,
         }
     }

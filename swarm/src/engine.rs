@@ -28,7 +28,7 @@ use crate::{
     conductor::{self, Event, ReaderId},
     metrics::Metrics,
     open::{OpenError, OpenRequest, Wanted},
-    peer::{Bans, Hub, HubConfig, PeerServer, PieceClient},
+    peer::{Bans, Hub, HubConfig, Lent, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
     source::{Fingerprint, Upstreams},
@@ -119,6 +119,7 @@ impl Swarm {
             limits: parts.limits,
             bans: Bans::default(),
             spoiled: Spoiled::default(),
+            lent: Lent::default(),
         };
         let inner = Inner {
             surroundings,

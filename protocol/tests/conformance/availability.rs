@@ -1,7 +1,8 @@
 //! What every availability stream holds to.
 
 use protocol::{
-    AttemptId, ContentKind, Layout, Origin, PieceBatch, PieceIndex, PieceSet, Role, Visibility,
+    AttemptId, ContentKind, Layout, Origin, PieceBatch, PieceIndex, PieceSet, Right, Role,
+    Visibility,
     availability::{Ask, Subscriber, Subscription, Tell},
 };
 
@@ -37,6 +38,15 @@ fn every_ask() -> Vec<Ask> {
         Ask::Wants {
             task: task(3),
             wants: Vec::new(),
+        },
+        Ask::Lend {
+            task: task(3),
+            origin: Origin {
+                registry: "r.example:5000".parse().unwrap(),
+                repository: "library/alpine".parse().unwrap(),
+                kind: ContentKind::Blob,
+            },
+            right: Right::bearer("Bearer abc").unwrap(),
         },
         Ask::Unsubscribe(task(1)),
         Ask::Subscribe(task(2)),

@@ -135,6 +135,20 @@ fn a_private_blob_is_fetched_once_and_shared_with_those_who_may_read_it() -> Res
         "{} fetches",
         herd.fetches(&digest)
     );
+    // The seed has brought it in, by a right that was lent to it; the hosts have asked for no bytes.
+    let from_registry = |member: &Member| member.darter.metric("darter_source_bytes_total");
+    let brought = from_registry(&herd.others[1])?;
+    ensure!(
+        brought >= 2.0 * SIZE as f64,
+        "the seed has had {brought} bytes of the registry"
+    );
+    for host in &herd.hosts {
+        let had = from_registry(host)?;
+        ensure!(
+            had < SIZE as f64 / 10.0,
+            "a host has had {had} bytes of the registry"
+        );
+    }
     // It is held on both hosts, and on neither is it anybody else's.
     for host in &herd.hosts {
         for user in [None, Some(("bob", "b"))] {

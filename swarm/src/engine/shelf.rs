@@ -1,7 +1,7 @@
 //! What other services of this host, and other hosts, see of the engine.
 
 use protocol::{
-    Down, HostId, Origin, Role, TaskId, Up, Want,
+    Down, HostId, Origin, Right, Role, TaskId, Up, Want,
     scheduler::{Failure, Outcome},
 };
 
@@ -10,6 +10,7 @@ use crate::{
     conductor::Event,
     reader::InterestGuard,
     session::Inbox,
+    source::Credential,
     task::{Message, Shared, Shelf},
 };
 
@@ -42,6 +43,15 @@ impl Shelf for Swarm {
         Some(Shared {
             progress: active.progress,
         })
+    }
+
+    async fn lend(&self, task: TaskId, origin: Origin, right: Right) {
+        let surroundings = &self.inner.surroundings;
+        if surroundings.identity.roles().contains(Role::Seed)
+            && let Some(credential) = Credential::of_right(&right)
+        {
+            surroundings.lent.put(task, origin, credential).await;
+        }
     }
 
     async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard> {

@@ -11,7 +11,7 @@ use std::{
 };
 
 use protocol::{
-    Host, Origin, TaskId, Want,
+    Host, Origin, Right, TaskId, Want,
     availability::{Ask, Availability, Tell},
 };
 use tokio::sync::mpsc;
@@ -90,6 +90,16 @@ impl Hub {
     pub fn want(&self, parent: &Host, task: TaskId, wants: Vec<Want>) {
         let ask = Ask::Wants { task, wants };
         self.inner.hand_over(parent, Wish { ask, tell: None });
+    }
+
+    /// Lends `seed` a right by which it may fetch `task`.
+    pub(crate) fn lend(&self, seed: &Host, task: TaskId, origin: Origin, right: Right) {
+        let ask = Ask::Lend {
+            task,
+            origin,
+            right,
+        };
+        self.inner.hand_over(seed, Wish { ask, tell: None });
     }
 
     /// Hosts to which a stream is open, `max` of them at most.

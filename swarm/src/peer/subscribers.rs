@@ -68,13 +68,17 @@ pub(super) async fn serve(
             }
             continue;
         }
+        if let Ask::Lend { origin, right, .. } = asked {
+            shelf.lend(task, origin, right).await;
+            continue;
+        }
         // A second subscription to a task starts it again.
         let before = followed.remove(&task);
         if let Some(before) = &before {
             before.feed.abort();
         }
         let origin = match asked {
-            Ask::Unsubscribe(_) | Ask::Wants { .. } => continue,
+            Ask::Unsubscribe(_) | Ask::Wants { .. } | Ask::Lend { .. } => continue,
             Ask::Subscribe(_) => None,
             Ask::Bring { origin, .. } => Some(origin),
         };

@@ -3,11 +3,12 @@
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use moka::future::Cache;
-use protocol::RegistryName;
+use protocol::{Origin, RegistryName, Right};
 use tokio::{sync::watch, time::sleep};
 
 use super::{
     clock,
+    credential::Credential,
     dial::{Dialer, Shared, via},
     docker_config,
     endpoints::Endpoints,
@@ -145,6 +146,14 @@ impl Upstreams {
             pace: self.pace.until(demand, prefetch),
             ..self.clone()
         }
+    }
+
+    /// A right of `credential` to read in the repository of `origin` that another host may use.
+    pub(crate) async fn lendable(&self, origin: &Origin, credential: &Credential) -> Option<Right> {
+        let inner = self.inner();
+        let endpoints = self.endpoints(&origin.registry).await.ok()?;
+        let lendable = endpoints.lendable(&inner.rights, &origin.repository, credential);
+        lendable.await
     }
 
     /// Whether `registry` may be asked at all.

@@ -13,6 +13,7 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use http::HeaderValue;
+use protocol::Right;
 use serde::Deserialize;
 
 /// The value of an `Authorization` header, or an identity token.
@@ -79,6 +80,11 @@ impl Credential {
         value.set_sensitive(true);
         let scheme = Scheme::Refresh;
         Ok(Self { value, scheme })
+    }
+
+    /// What another host has lent.
+    pub(crate) fn of_right(right: &Right) -> Option<Self> {
+        Self::from_header(&HeaderValue::from_str(right.as_str()).ok()?)
     }
 
     pub fn fingerprint(&self) -> Fingerprint {

@@ -8,11 +8,12 @@ use std::{
 };
 
 use futures_util::StreamExt as _;
-use protocol::RegistryName;
+use protocol::{RegistryName, Repository, Right};
 use tokio::time::timeout;
 
 use super::{
     clock,
+    credential::Credential,
     error::{Awaited, SourceError},
     failover::{Failover, goes_on},
     metrics::SourceMetrics,
@@ -52,6 +53,20 @@ impl Endpoints {
     /// The one that is farthest: the registry itself, where those before it are copies.
     pub(super) fn last(&self) -> Option<&Upstream> {
         self.upstreams.last()
+    }
+
+    /// A right of `credential` that another host may use, if the registry wants one.
+    pub(super) async fn lendable(
+        &self,
+        rights: &Rights,
+        repository: &Repository,
+        credential: &Credential,
+    ) -> Option<Right> {
+        // A token is of one endpoint: where there are several, nobody knows which the other asks.
+        match self.upstreams.as_slice() {
+            [upstream] => rights.lendable(upstream, repository, credential).await,
+            _ => None,
+        }
     }
 
     /// What is known of the silence of all together.

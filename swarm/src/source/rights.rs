@@ -4,10 +4,13 @@
 //! A caller without a credential gets what this node's login opens, so one whose credential is
 //! refused gets it as well: he would only have to leave it out.
 
+use http::StatusCode;
+use protocol::{Repository, Right};
+
 use super::{
     challenge::Offer,
     credential::{Credential, Scheme},
-    error::{Answer, SourceError},
+    error::{Answer, AnsweredBy, SourceError},
     metrics::SourceMetrics,
     refusal::Refusals,
     request::{Access, UpstreamRequest, UpstreamResponse},
@@ -59,9 +62,15 @@ impl Rights {
         let is_known = known.is_some();
         let refusal = match known {
             Some(refusal) => refusal,
-            None => match self.as_nobody(upstream, request).await {
-                Err(SourceError::Refused(answer)) => answer,
-                other => return other,
+            None => match (self.as_nobody(upstream, request).await, credential) {
+                (Err(SourceError::Refused(answer)), _) => answer,
+                // Some registries hide from strangers that there is anything.
+                (Err(SourceError::Status(answer)), Some(credential)) if is_hidden(&answer) => {
+                    let hidden = SourceError::Status(answer.clone());
+                    let seen = self.as_caller(upstream, request, credential, answer);
+                    return seen.await.map_err(|_| hidden);
+                }
+                (other, _) => return other,
             },
         };
         let answered = match credential {
@@ -81,6 +90,31 @@ impl Rights {
             self.refusals.remember(place, refusal).await;
         }
         answered
+    }
+
+    /// A bearer token for `repository` by `credential`, where anonymous was refused a moment ago.
+    pub(super) async fn lendable(
+        &self,
+        upstream: &Upstream,
+        repository: &Repository,
+        credential: &Credential,
+    ) -> Option<Right> {
+        let place = (upstream.id.clone(), repository.clone());
+        self.refusals.recent(&place).await?;
+        let bought = match credential.scheme() {
+            Scheme::Bearer => return Right::bearer(credential.header().to_str().ok()?),
+            Scheme::Basic | Scheme::Refresh => {
+                let scope = Scope {
+                    upstream: upstream.id.clone(),
+                    repository: repository.clone(),
+                    identity: Some(credential.fingerprint()),
+                };
+                let remembered = self.tokens.remembered(&scope, upstream, Some(credential));
+                remembered.await?
+            }
+            Scheme::Other => return None,
+        };
+        Right::bearer(bought.to_str().ok()?)
     }
 
     /// With this node's login, if it has one; where it is refused, with the one that is then there
@@ -193,6 +227,10 @@ impl Rights {
             None => Err(SourceError::Refused(refusal)),
         }
     }
+}
+
+fn is_hidden(answer: &Answer) -> bool {
+    answer.by == AnsweredBy::Registry && answer.status == StatusCode::NOT_FOUND
 }
 
 fn scope(upstream: &Upstream, request: &UpstreamRequest, credential: Option<&Credential>) -> Scope {

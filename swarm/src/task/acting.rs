@@ -120,6 +120,7 @@ impl Driver {
             task: self.wish.task,
             origin: self.wish.origin.clone(),
             credential: self.wish.credential.clone(),
+            lent: self.is_seed().then(|| self.host.lent.clone()),
             start: start(first),
             end: end.map(start),
         };

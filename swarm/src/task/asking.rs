@@ -19,10 +19,31 @@ const FALLBACK_JITTER: Duration = Duration::from_secs(1);
 impl Driver {
     /// Asks the scheduler, else the seed that the ring names, else the source.
     pub(super) async fn ask(&mut self) {
+        self.lend().await;
         let origin = self.wish.origin.clone();
         match self.report.register(&origin, self.wants()).await {
             true => self.plan(Event::Asked),
             false => self.ask_elsewhere(),
+        }
+    }
+
+    /// Lends the seed of the task the right to read it, where its registry has let this host's client in
+    /// and nobody else: straight, so that no scheduler sees it.
+    async fn lend(&self) {
+        let Some(credential) = &self.wish.credential else {
+            return;
+        };
+        let seeds = self.host.seeds.iter();
+        let own = self.host.identity.id();
+        let seed = ring::responsible(self.wish.task, seeds.map(|seed| &seed.id));
+        let Some(seed) = seed.filter(|seed| *seed != own) else {
+            return;
+        };
+        let host = self.host.seeds.iter().find(|host| host.id == *seed);
+        let right = self.host.upstreams.lendable(&self.wish.origin, credential);
+        if let (Some(host), Some(right)) = (host, right.await) {
+            let origin = self.wish.origin.clone();
+            self.host.hub.lend(host, self.wish.task, origin, right);
         }
     }
 

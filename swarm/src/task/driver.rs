@@ -216,7 +216,7 @@ impl Driver {
         match report {
             SourceReport::Began(answer, reply) => {
                 let begin = Begin::from_source(&answer, &self.wish.origin);
-                if answer.access == Access::Caller {
+                if answer.access == Access::Caller && !answer.is_lent {
                     self.attempt.let_in();
                 }
                 if let Some(place) = self.begin(begin).await {
@@ -342,7 +342,7 @@ impl Driver {
         self.attempt.publish(&self.progress, self.asking());
     }
 
-    fn is_seed(&self) -> bool {
+    pub(super) fn is_seed(&self) -> bool {
         self.host.identity.roles().contains(Role::Seed)
     }
 

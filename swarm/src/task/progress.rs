@@ -4,7 +4,7 @@
 
 use std::{ops::Range, sync::Arc};
 
-use protocol::{Content, Origin, PieceSet, SignedBatch, TaskId, Want};
+use protocol::{Content, Origin, PieceSet, Right, SignedBatch, TaskId, Want};
 use tokio::sync::watch;
 
 use crate::{
@@ -92,6 +92,9 @@ pub trait Shelf: Send + Sync + std::fmt::Debug {
 
     /// As `follow`; a seed that does not have the task begins to.
     async fn bring(&self, task: TaskId, origin: Origin) -> Option<Shared>;
+
+    /// Another host lends a right to read the task at `origin`; one that is no seed has no use for it.
+    async fn lend(&self, task: TaskId, origin: Origin, right: Right);
 
     /// Another host that follows the task wants this of it, for as long as what is returned lives.
     async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard>;

@@ -13,6 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{Message, SourceReport, TaskFailure};
 use crate::{
     conductor::RunId,
+    peer::Lent,
     source::{Access, Body, ByteRange, Credential, Fetch, FetchRequest, SourceError, Upstreams},
     store::{StoreError, StoredTask},
 };
@@ -27,6 +28,8 @@ pub(crate) struct SourceRun {
     pub(crate) task: TaskId,
     pub(crate) origin: Origin,
     pub(crate) credential: Option<Credential>,
+    /// What a seed may use where it has no credential, or one that is refused.
+    pub(crate) lent: Option<Lent>,
     /// From this byte up to, not including, that one; `None` is to the end.
     pub(crate) start: u64,
     pub(crate) end: Option<u64>,
@@ -38,6 +41,8 @@ pub(crate) struct Answer {
     pub(crate) size: Option<u64>,
     pub(crate) media_type: Option<String>,
     pub(crate) access: Access,
+    /// It is by a right that another host has lent.
+    pub(crate) is_lent: bool,
 }
 
 /// Where the driver wants the pieces.
@@ -74,34 +79,50 @@ impl SourceRun {
         let _ = driver.send(Message::Source(run, told)).await;
     }
 
+    /// The body, and whether it is had by a right that was lent.
+    async fn open(&self, upstreams: &Upstreams) -> (Result<Fetch, SourceError>, bool) {
+        let request = |credential| FetchRequest {
+            origin: self.origin.clone(),
+            digest: self.task.0,
+            range: ByteRange {
+                start: self.start,
+                end: self.end,
+            },
+            credential,
+        };
+        let refused = match upstreams.fetch(request(self.credential.clone())).await {
+            Err(error @ SourceError::Refused(_)) => error,
+            opened => return (opened, false),
+        };
+        let right = match &self.lent {
+            Some(lent) => lent.wait_for(self.task, &self.origin).await,
+            None => None,
+        };
+        match right {
+            Some(right) => (upstreams.fetch(request(Some(right))).await, true),
+            None => (Err(refused), false),
+        }
+    }
+
     /// What the body ended with; `None` for an error is a driver that is gone.
     async fn fetch(
         self,
         upstreams: &Upstreams,
         driver: &mpsc::Sender<Message>,
     ) -> Result<BodyEnd, Option<TaskFailure>> {
+        let (fetched, is_lent) = self.open(upstreams).await;
         let Fetch {
             size,
             media_type,
             access,
             body,
-        } = upstreams
-            .fetch(FetchRequest {
-                origin: self.origin,
-                digest: self.task.0,
-                range: ByteRange {
-                    start: self.start,
-                    end: self.end,
-                },
-                credential: self.credential,
-            })
-            .await
-            .map_err(|error| Some(TaskFailure::Source(Arc::new(error))))?;
+        } = fetched.map_err(|error| Some(TaskFailure::Source(Arc::new(error))))?;
         let (reply, place) = oneshot::channel();
         let answer = Answer {
             size,
             media_type,
             access,
+            is_lent,
         };
         let report = SourceReport::Began(answer, reply);
         driver

@@ -7,7 +7,7 @@ use protocol::{Host, Identity};
 use super::spoiled::Spoiled;
 use crate::{
     conductor,
-    peer::{Bans, Hub, PieceClient},
+    peer::{Bans, Hub, Lent, PieceClient},
     session::Sessions,
     source::Upstreams,
     store::Store,
@@ -26,4 +26,5 @@ pub(crate) struct Surroundings {
     pub(crate) limits: conductor::Limits,
     pub(crate) bans: Bans,
     pub(crate) spoiled: Spoiled,
+    pub(crate) lent: Lent,
 }

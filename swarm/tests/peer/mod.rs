@@ -19,8 +19,8 @@ use std::{
 
 use prometheus::Registry;
 use protocol::{
-    AttemptId, Content, ContentKind, Digest, Host, Identity, Layout, PieceBatch, PieceIndex,
-    PieceSet, Role, SignedBatch, TaskId, Visibility, identity::Authority,
+    AttemptId, Content, ContentKind, Digest, Host, Identity, Layout, Origin, PieceBatch,
+    PieceIndex, PieceSet, Right, Role, SignedBatch, TaskId, Visibility, identity::Authority,
 };
 use swarm::{
     peer::{
@@ -65,9 +65,11 @@ pub(crate) struct Parent {
 
 #[async_trait::async_trait]
 impl Shelf for TestShelf {
-    async fn bring(&self, _: TaskId, _: protocol::Origin) -> Option<Shared> {
+    async fn bring(&self, _: TaskId, _: Origin) -> Option<Shared> {
         None
     }
+
+    async fn lend(&self, _: TaskId, _: Origin, _: Right) {}
 
     async fn want(&self, _: TaskId, _: Vec<protocol::Want>) -> Vec<InterestGuard> {
         Vec::new()

@@ -10,6 +10,7 @@ use crate::{
     content::AttemptId,
     grpc::PROTOCOL_VERSION,
     layout::SIZE_MAX,
+    right::Right,
 };
 use proto::{child_message::Kind as ChildKind, parent_message::Kind as ParentKind};
 
@@ -53,6 +54,15 @@ pub(in crate::grpc) fn ask_message(ask: Ask) -> proto::ChildMessage {
             task: task_bytes(task),
             wants: wants_message(&wants),
         }),
+        Ask::Lend {
+            task,
+            origin,
+            right,
+        } => ChildKind::Lend(proto::Lend {
+            task: task_bytes(task),
+            origin: Some(origin_message(&origin)),
+            right: right.as_str().to_owned(),
+        }),
         Ask::Unsubscribe(task) => ChildKind::Unsubscribe(proto::Unsubscribe {
             task: task_bytes(task),
         }),
@@ -74,6 +84,11 @@ pub(in crate::grpc) fn read_ask(message: proto::ChildMessage) -> Result<Ask, Mal
         Some(ChildKind::Wants(ask)) => Ok(Ask::Wants {
             task: read_task(&ask.task)?,
             wants: read_wants(ask.wants)?,
+        }),
+        Some(ChildKind::Lend(ask)) => Ok(Ask::Lend {
+            task: read_task(&ask.task)?,
+            origin: read_origin(ask.origin)?,
+            right: Right::bearer(&ask.right).ok_or(Malformed("a right that is no token"))?,
         }),
         Some(ChildKind::Unsubscribe(ask)) => Ok(Ask::Unsubscribe(read_task(&ask.task)?)),
         Some(ChildKind::Hello(_)) => Err(Malformed("a stream has one hello")),

@@ -105,7 +105,8 @@ impl Stream {
 
     async fn subscribe(&mut self, stream: &Subscription, wish: Wish) -> Result<(), Broken> {
         let Some(tell) = wish.tell else {
-            return match self.readers.contains_key(&wish.ask.task()) {
+            let is_lent = matches!(wish.ask, Ask::Lend { .. });
+            return match is_lent || self.readers.contains_key(&wish.ask.task()) {
                 true => ask(stream, wish.ask).await,
                 false => Ok(()),
             };
