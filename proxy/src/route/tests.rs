@@ -212,6 +212,7 @@ fn what_is_no_name_is_refused_by_kind() {
 
 #[test]
 fn a_path_that_is_not_of_the_api_leads_nowhere() {
+    refuses("quay.io:443", "path");
     for path in [
         "/",
         "/v1/_ping",
