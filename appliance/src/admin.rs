@@ -1,4 +1,4 @@
-//! The admin port: `/livez`, `/readyz` and `/metrics`.
+//! The admin port: `/livez` (which some tools know as `/healthz`), `/readyz` and `/metrics`.
 
 use std::{net::SocketAddr, sync::Arc};
 
@@ -41,7 +41,7 @@ impl Admin {
             return text(StatusCode::METHOD_NOT_ALLOWED, "only GET and HEAD\n");
         }
         match path {
-            "/livez" => text(StatusCode::OK, "ok\n"),
+            "/livez" | "/healthz" => text(StatusCode::OK, "ok\n"),
             "/readyz" => match *self.phase.borrow() {
                 Phase::Ready => text(StatusCode::OK, "ok\n"),
                 Phase::Starting => text(StatusCode::SERVICE_UNAVAILABLE, "starting\n"),

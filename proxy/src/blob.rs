@@ -1,4 +1,4 @@
-//! Blobs: whole or in part, through the swarm; HEAD opens no task.
+//! Blobs: whole or in part, through the swarm; HEAD opens no task, nor what the caller has already.
 //!
 //! What is not known to be everybody's is given only to whom its own registry lets see it. Whatever
 //! goes wrong with that question, the answer is no.
@@ -47,9 +47,15 @@ impl Proxy {
             kind: ContentKind::Blob,
             digest,
         };
-        if ask.is_head() {
+        let is_known = ask.holds(&etag(digest));
+        if ask.is_head() || is_known {
+            // Whoever may not read it is not told that it is here, whatever it says that it holds.
             let size = self.blob_size(ask, target, named).await?;
-            let mut answer = blob_answer(StatusCode::OK, digest, Content::Empty);
+            let status = match is_known {
+                true => StatusCode::NOT_MODIFIED,
+                false => StatusCode::OK,
+            };
+            let mut answer = blob_answer(status, digest, Content::Empty);
             answer.length = size;
             return Ok(answer);
         }

@@ -10,6 +10,8 @@ pub mod config;
 pub mod engine;
 pub mod error;
 mod flights;
+#[doc(hidden)]
+pub mod fuzz;
 mod hop;
 pub mod image;
 pub mod intercept;

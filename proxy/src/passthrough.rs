@@ -36,6 +36,10 @@ pub(crate) struct Passing {
 
 const OCI_FILTERS_APPLIED: HeaderName = HeaderName::from_static("oci-filters-applied");
 
+/// The most that is passed on of an upstream's warnings, in bytes (distribution specification,
+/// "Warnings").
+const WARNINGS_LEN_MAX: usize = 4096;
+
 // === impl Proxy ===
 
 impl Proxy {
@@ -134,11 +138,12 @@ impl ContentStream for Passing {
 
 fn passed_on(given: &HeaderMap, ask: &Ask) -> HeaderMap {
     let mut headers = HeaderMap::new();
-    for name in [header::CONTENT_TYPE, OCI_FILTERS_APPLIED, header::WARNING] {
+    for name in [header::CONTENT_TYPE, OCI_FILTERS_APPLIED] {
         if let Some(value) = given.get(&name) {
             headers.insert(name, value.clone());
         }
     }
+    pass_on_warnings(given, &mut headers);
     for value in given.get_all(header::LINK) {
         let link = value
             .to_str()
@@ -149,6 +154,17 @@ fn passed_on(given: &HeaderMap, ask: &Ask) -> HeaderMap {
         }
     }
     headers
+}
+
+/// A warning that has no room is left out whole.
+fn pass_on_warnings(given: &HeaderMap, headers: &mut HeaderMap) {
+    let mut room = WARNINGS_LEN_MAX;
+    for value in given.get_all(header::WARNING) {
+        if let Some(rest) = room.checked_sub(value.len()) {
+            room = rest;
+            headers.append(header::WARNING, value.clone());
+        }
+    }
 }
 
 /// The link to the next page (RFC 8288), told for the path that the client asked for and with the
@@ -223,6 +239,32 @@ mod tests {
         ] {
             check(link, "/v2/a/tags/list", "", None);
         }
+    }
+
+    #[test]
+    fn a_warning_is_passed_on_up_to_a_bound() {
+        let check = |lengths: &[usize], expect: &[usize]| {
+            let values = lengths.iter().map(|length| "w".repeat(*length));
+            let warnings = values.filter_map(|value| HeaderValue::from_str(&value).ok());
+            let mut kept = HeaderMap::new();
+            pass_on_warnings(
+                &warnings
+                    .map(|value| (header::WARNING, value))
+                    .collect::<HeaderMap>(),
+                &mut kept,
+            );
+            let kept: Vec<_> = kept
+                .get_all(header::WARNING)
+                .iter()
+                .map(HeaderValue::len)
+                .collect();
+            assert_eq!(kept, expect, "{lengths:?}");
+        };
+        check(&[], &[]);
+        check(&[10, 20], &[10, 20]);
+        check(&[4096], &[4096]);
+        check(&[4097], &[]);
+        check(&[4000, 97, 96], &[4000, 96]);
     }
 
     #[test]

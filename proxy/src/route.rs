@@ -193,6 +193,10 @@ impl Router {
 
     /// The registry of a request in absolute form; this proxy's own name says nothing.
     fn forward(&self, uri: &Uri) -> Result<Option<RegistryName>, RouteError> {
+        // The form that is an authority alone is for CONNECT (RFC 9112, section 3.2.3).
+        if uri.path().is_empty() {
+            return Err(RouteError::NoSuchPath);
+        }
         let forward = uri
             .authority()
             .map(|authority| registry(authority.as_str()))

@@ -37,6 +37,7 @@ fn a_node_answers_wherever_it_listens() -> anyhow::Result<()> {
     let node = Running::up(folder.path(), FREE_PORTS)?;
     for address in node.addresses("admin")? {
         assert!(get(address, "/livez")?.ends_with("ok\n"));
+        assert!(get(address, "/healthz")?.ends_with("ok\n"));
         assert!(get(address, "/readyz")?.starts_with("HTTP/1.1 200"));
         assert!(get(address, "/metrics")?.contains("darter_build_info{version="));
         assert!(get(address, "/else")?.starts_with("HTTP/1.1 404"));

@@ -6,6 +6,7 @@ mod lock;
 mod readme;
 mod runs;
 mod source;
+mod table;
 mod text;
 
 /// Fails with every problem at once.

@@ -6,10 +6,11 @@ use super::{
 };
 
 /// The first elements of paths in this tree; other texts with a slash are no paths of ours.
-const TOP: [&str; 13] = [
+const TOP: [&str; 14] = [
     "appliance",
     "benchmarks",
     "deploy",
+    "fuzz",
     "manager",
     "protocol",
     "proxy",

@@ -168,9 +168,10 @@ fn server_name(value: &[u8]) -> Option<String> {
         let kind = names.u8()?;
         let name = names.vector_u16()?;
         if kind == HOST_NAME {
-            let is_visible = name.iter().all(u8::is_ascii_graphic) && !name.is_empty();
+            let is_visible = name.iter().all(u8::is_ascii_graphic);
             let name = std::str::from_utf8(name).ok().filter(|_| is_visible)?;
-            return Some(name.trim_end_matches('.').to_ascii_lowercase());
+            let name = name.trim_end_matches('.');
+            return (!name.is_empty()).then(|| name.to_ascii_lowercase());
         }
     }
     None

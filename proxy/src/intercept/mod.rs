@@ -7,7 +7,7 @@
 
 mod connect;
 mod handshake;
-mod hello;
+pub(crate) mod hello;
 mod http2;
 mod redirected;
 mod rejections;

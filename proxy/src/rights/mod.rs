@@ -6,7 +6,7 @@
 //! So a refusal takes the same way whether a content is held or not.
 
 mod decision;
-mod listed;
+pub(crate) mod listed;
 
 use std::{
     sync::Arc,

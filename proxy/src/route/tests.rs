@@ -190,6 +190,10 @@ fn names_that_hold_the_words_of_the_api_are_read_from_the_right() {
 #[test]
 fn what_is_no_name_is_refused_by_kind() {
     refuses("/v2/a/blobs/sha256:00", "digest");
+    let (_, hex) = DIGEST.split_at("sha256:".len());
+    let upper = hex.to_uppercase();
+    refuses(&format!("/v2/a/blobs/sha256:{upper}"), "digest");
+    refuses(&format!("/v2/a/manifests/sha256:{upper}"), "digest");
     refuses("/v2/a/blobs/latest", "digest");
     refuses("/v2/a/manifests/md5:00", "digest");
     refuses("/v2/a/referrers/latest", "digest");
@@ -208,6 +212,7 @@ fn what_is_no_name_is_refused_by_kind() {
 
 #[test]
 fn a_path_that_is_not_of_the_api_leads_nowhere() {
+    refuses("quay.io:443", "path");
     for path in [
         "/",
         "/v1/_ping",

@@ -105,6 +105,39 @@ async fn head_opens_no_task() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn a_blob_that_the_caller_holds_is_not_sent_to_who_may_read_it() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let digest = fixture.engine.put(FakeContent {
+        private_to: Some("quay.io".parse()?),
+        is_held: true,
+        ..FakeContent::public(BODY)
+    });
+    fixture
+        .upstream
+        .answers(|request| match &request.credential {
+            Some(_) => Ok(success(Access::Caller, &[], b"")),
+            None => Err(status(401)),
+        });
+    let bearer = "Authorization: Bearer abc\r\n";
+    for method in ["GET", "HEAD"] {
+        let known = format!("If-None-Match: \"other\", \"{digest}\"\r\nRange: bytes=2-4\r\n");
+        let mine = format!("{bearer}{known}");
+        let reply = fixture.ask(method, &target(digest), &mine).await?;
+        assert_eq!((reply.status, reply.body.len()), (304, 0));
+        assert_eq!(reply.header("etag"), format!("\"{digest}\""));
+        assert_eq!(reply.header("content-length"), "");
+        assert_eq!(fixture.engine.opened.load(Ordering::SeqCst), 0);
+        let reply = fixture.ask(method, &target(digest), &known).await?;
+        assert_eq!(reply.status, 401);
+    }
+    let another = format!("{bearer}If-None-Match: \"other\"\r\n");
+    let reply = fixture.ask("GET", &target(digest), &another).await?;
+    assert_eq!((reply.status, reply.body.as_slice()), (200, BODY));
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_blob_of_no_bytes_is_given_only_when_it_holds() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let fixture = Fixture::new(directory.path()).await?;

@@ -76,6 +76,22 @@ async fn a_write_is_refused_without_a_reset_though_its_body_is_not_read() -> any
     Ok(())
 }
 
+/// A client with `Expect: 100-continue` sends its body once it is told to, and is not told to.
+#[tokio::test]
+async fn a_write_that_waits_to_be_told_to_go_on_is_refused_at_once() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let mut serving = JoinSet::new();
+    let (mut client, _) = connect(&fixture, &mut serving).await?;
+    let head = "PUT /v2/a/manifests/v1 HTTP/1.1\r\nHost: x\r\nContent-Length: 5000000\r\n\
+        Expect: 100-continue\r\n\r\n";
+    client.write_all(head.as_bytes()).await?;
+    let answer = read_to_end(&mut client).await?;
+    assert!(answer.starts_with(b"HTTP/1.1 405 "), "told to go on");
+    assert_eq!(Reply::parse(&answer)?.code(), "UNSUPPORTED");
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_tls_client_hello_is_answered_in_clear() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

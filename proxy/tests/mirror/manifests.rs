@@ -155,6 +155,25 @@ async fn a_tag_that_is_gone_or_closed_is_not_given_from_memory() -> anyhow::Resu
     Ok(())
 }
 
+/// Who looks for a signature asks for a tag that is made of the digest, and mostly there is none.
+#[tokio::test]
+async fn a_tag_of_a_signature_that_is_missing_is_asked_for_once_in_a_while() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    fixture.upstream.answers(|_| Err(status(404)));
+    let of = Digest::sha256_of(BODY).encoded();
+    for (asked, ending) in [(1, ".sig"), (2, ".att"), (3, "")] {
+        let target = format!("/v2/a/b/manifests/sha256-{of}{ending}?ns=quay.io");
+        for _ in 0..2 {
+            let reply = fixture.get(&target).await?;
+            let seen = (reply.status, reply.code());
+            assert_eq!(seen, (404, "MANIFEST_UNKNOWN".to_owned()), "{ending}");
+            assert_eq!(fixture.upstream.asked(), asked, "{ending}");
+        }
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn an_answer_that_took_a_credential_is_for_that_credential_alone() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;

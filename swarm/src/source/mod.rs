@@ -16,6 +16,8 @@ mod endpoints;
 mod error;
 mod failover;
 mod fetch;
+#[doc(hidden)]
+pub mod fuzz;
 mod grant;
 mod login;
 mod metrics;

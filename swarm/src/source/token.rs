@@ -75,9 +75,9 @@ struct Token {
 
 /// When a token is to be renewed, and when it is worth nothing.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Life {
-    refresh_at: Instant,
-    expires_at: Instant,
+pub(super) struct Life {
+    pub(super) refresh_at: Instant,
+    pub(super) expires_at: Instant,
 }
 
 /// What a token server answers; the specification has both names for the token.
@@ -93,7 +93,7 @@ const TOKENS_MAX: u64 = 4096;
 /// The life of a token that does not tell it.
 const LIFE_DEFAULT: Duration = Duration::from_secs(60);
 /// No token is kept longer.
-const LIFE_MAX: Duration = Duration::from_secs(60 * 60);
+pub(super) const LIFE_MAX: Duration = Duration::from_secs(60 * 60);
 /// A refused purchase is not tried again for so long.
 const REFUSED_FOR: Duration = Duration::from_secs(10);
 /// How long anybody waits for the next token while the last one holds.
@@ -357,7 +357,10 @@ fn refresh_form(url: Url, credential: &Credential) -> Result<(Url, String), Sour
     Ok((target, form.finish()))
 }
 
-fn read_token(body: &[u8], asked_at: Instant) -> Result<(HeaderValue, Life), SourceError> {
+pub(super) fn read_token(
+    body: &[u8],
+    asked_at: Instant,
+) -> Result<(HeaderValue, Life), SourceError> {
     let malformed = SourceError::Malformed("the token server's answer holds no token");
     let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| malformed.clone())?;
     let told = answer

@@ -352,6 +352,15 @@ async fn head_tells_the_length_and_has_no_body() {
         ("HEAD", "/v2/team/image/manifests/latest")
     );
     assert_eq!(asked.header("accept-encoding"), Some("identity"));
+    let accept = asked.header("accept").unwrap();
+    for kind in [
+        "application/vnd.oci.image.index.v1+json",
+        "application/vnd.oci.image.manifest.v1+json",
+        "application/vnd.docker.distribution.manifest.list.v2+json",
+        "application/vnd.docker.distribution.manifest.v2+json",
+    ] {
+        assert!(accept.contains(kind), "{kind} is not asked for");
+    }
     assert!(asked.header("user-agent").unwrap().starts_with("darter/"));
 }
 

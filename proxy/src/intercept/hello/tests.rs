@@ -130,6 +130,7 @@ fn extensions_are_read_for_the_name_and_for_an_encrypted_one() {
     assert_eq!(read(&with_extensions(&[])), named(None, false));
     for bad in [
         &sni(b"")[..],
+        &sni(b"."),
         &sni(b"a b"),
         &sni(b"\xff"),
         b"",
