@@ -4,3 +4,4 @@ mod commands;
 mod node;
 mod operate;
 mod running;
+mod setup;
