@@ -22,6 +22,7 @@ const REST: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) enum ListenerName {
     Proxy,
+    Transparent,
     Swarm,
     Scheduler,
     Admin,
@@ -65,6 +66,7 @@ impl ListenerName {
     pub(crate) fn label(self) -> &'static str {
         match self {
             Self::Proxy => "proxy",
+            Self::Transparent => "transparent",
             Self::Swarm => "swarm",
             Self::Scheduler => "scheduler",
             Self::Admin => "admin",
@@ -74,7 +76,7 @@ impl ListenerName {
     /// With what its connections end. Those of other hosts bring pieces to bodies that run there.
     fn group(self, groups: &Groups) -> &Group {
         match self {
-            Self::Proxy | Self::Scheduler | Self::Admin => &groups.answers,
+            Self::Proxy | Self::Transparent | Self::Scheduler | Self::Admin => &groups.answers,
             Self::Swarm => &groups.services,
         }
     }

@@ -8,9 +8,10 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser, Subcommand};
 use http::Method;
-use protocol::{Digest, HostId};
+use protocol::{Digest, HostId, RegistryName};
 
 use crate::{
+    ca::{self, CaCommand},
     cache::{CacheList, CachePin, CacheRemoval},
     config::{CONFIG_FILE, DATA_DIR, RawConfig},
     control::client,
@@ -18,6 +19,7 @@ use crate::{
     environment,
     explain::Explained,
     preheat::{self, PreheatScope, Wish},
+    roles,
     setup::{self, SetupArguments},
     start::{self, load},
     status::{self, View},
@@ -89,6 +91,9 @@ enum Command {
     /// What the node keeps.
     #[command(subcommand)]
     Cache(CacheCommand),
+    /// The authorities by which this host answers as a registry, and who trusts them.
+    #[command(subcommand)]
+    Ca(CaCommand),
     /// Points a container runtime at this host, and away again.
     Setup {
         #[command(flatten)]
@@ -130,7 +135,7 @@ enum CacheCommand {
 
 /// Which running node is meant.
 #[derive(Debug, clap::Args)]
-struct NodeArguments {
+pub(crate) struct NodeArguments {
     /// The data directory of the node; default: the user's, then the system's.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
@@ -177,6 +182,7 @@ fn run(command: Command) -> anyhow::Result<()> {
             node,
         } => explain(task, host, json, &node),
         Command::Cache(command) => cache(&command),
+        Command::Ca(command) => ca::run(command, roles::wall_clock()),
         Command::CheckConfig { file } => check_config(&file),
         Command::Setup { setup, node } => set_up(&setup, &node),
     }
@@ -248,7 +254,7 @@ fn set_up(arguments: &SetupArguments, node: &NodeArguments) -> anyhow::Result<()
 
 impl NodeArguments {
     /// Where the node may run, likeliest first.
-    fn data_dirs(&self) -> anyhow::Result<Vec<PathBuf>> {
+    pub(crate) fn data_dirs(&self) -> anyhow::Result<Vec<PathBuf>> {
         match (&self.data_dir, &self.config) {
             (Some(data_dir), _) => Ok(vec![data_dir.clone()]),
             (None, Some(config)) => Ok(vec![load(config)?.data_dir]),
@@ -285,5 +291,15 @@ impl NodeArguments {
             .into_iter()
             .find(is_used);
         Ok(used.unwrap_or_else(|| raw.data_dir.clone()))
+    }
+
+    /// The registries that its configuration, where one is named, intercepts by name.
+    pub(crate) fn intercepted(&self) -> anyhow::Result<Vec<RegistryName>> {
+        let Some(config) = &self.config else {
+            return Ok(Vec::new());
+        };
+        let intercept = load(config)?.proxy.intercept;
+        let named = intercept.iter().filter_map(|text| text.parse().ok());
+        Ok(named.collect())
     }
 }

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use swarm::source::ProxyTexts;
+
 /// Which log lines are written, as `tracing` spells it: `info,swarm=debug`.
 pub(crate) const LOG_VARIABLE: &str = "DARTER_LOG";
 
@@ -22,6 +24,20 @@ pub(crate) fn user_data_dir() -> Option<PathBuf> {
 /// The filter of log lines, where one is set.
 pub(crate) fn log_filter() -> Option<String> {
     variable(LOG_VARIABLE)
+}
+
+/// The HTTP proxies that the environment names; the names in small letters go first, as for curl.
+pub(crate) fn upstream_proxies() -> ProxyTexts {
+    let either = |small: &str, great: &str| {
+        let found = variable(small).or_else(|| variable(great));
+        found.unwrap_or_default()
+    };
+    ProxyTexts {
+        https: either("https_proxy", "HTTPS_PROXY"),
+        http: either("http_proxy", "HTTP_PROXY"),
+        no: either("no_proxy", "NO_PROXY"),
+        credentials: String::new(),
+    }
 }
 
 #[expect(

@@ -1,15 +1,24 @@
 //! Hands accepted connections to the roles. Connections of other hosts are opened with mutual TLS
 //! here, so that a role is given the decrypted stream and the name in the certificate.
 
-use std::{net::SocketAddr, sync::Arc, time::Duration};
+use std::{
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
 
-use futures_util::{FutureExt as _, future::BoxFuture};
+use futures_util::{
+    FutureExt as _,
+    future::{self, BoxFuture},
+};
 use protocol::{
     Identity, PeerIdentity,
     grpc::{self, SchedulerServices, ServeError},
     identity::IdentityError,
 };
-use proxy::Proxy;
+use proxy::{Met, Proxy};
+use rustix::net::sockopt;
 use scheduler::SchedulerService;
 use swarm::peer::PeerServer;
 use tokio::net::TcpStream;
@@ -29,6 +38,9 @@ const HTTP1: &[u8] = b"http/1.1";
 
 /// Container runtimes, in plain HTTP.
 pub(crate) struct ProxyHandler(pub(crate) Arc<Proxy>);
+
+/// Connections that the kernel redirected, and that were going elsewhere.
+pub(crate) struct RedirectedHandler(pub(crate) Arc<Proxy>);
 
 /// Other hosts that want pieces, or to know who has them.
 pub(crate) struct PeerHandler {
@@ -56,13 +68,50 @@ impl Handler for ProxyHandler {
     fn serve(
         &self,
         stream: TcpStream,
-        _peer: SocketAddr,
+        client: SocketAddr,
         closing: CancellationToken,
     ) -> BoxFuture<'static, ()> {
-        Arc::clone(&self.0)
-            .serve_connection(stream, closing)
-            .boxed()
+        let proxy = Arc::clone(&self.0);
+        let Ok(own) = stream.local_addr() else {
+            return future::ready(()).boxed();
+        };
+        let met = Met { client, own };
+        proxy.serve_connection(stream, met, closing).boxed()
     }
+}
+
+// === impl RedirectedHandler ===
+
+impl Handler for RedirectedHandler {
+    fn serve(
+        &self,
+        stream: TcpStream,
+        client: SocketAddr,
+        closing: CancellationToken,
+    ) -> BoxFuture<'static, ()> {
+        let proxy = Arc::clone(&self.0);
+        let ends = stream.local_addr().and_then(|own| {
+            let original = original_destination(&stream, own)?;
+            Ok((Met { client, own }, original))
+        });
+        match ends {
+            Ok((met, original)) => proxy
+                .serve_redirected(stream, met, original, closing)
+                .boxed(),
+            Err(error) => {
+                tracing::warn!(%client, %error, "a connection was not redirected here by the kernel");
+                future::ready(()).boxed()
+            }
+        }
+    }
+}
+
+/// Where the client of a redirected connection was going.
+fn original_destination(stream: &TcpStream, own: SocketAddr) -> io::Result<SocketAddr> {
+    Ok(match own.ip().to_canonical() {
+        IpAddr::V4(_) => sockopt::ip_original_dst(stream)?.into(),
+        IpAddr::V6(_) => sockopt::ipv6_original_dst(stream)?.into(),
+    })
 }
 
 // === impl PeerHandler ===

@@ -3,6 +3,7 @@
 
 mod accept;
 mod admin;
+mod ca;
 mod cache;
 pub mod command;
 pub mod config;
@@ -13,12 +14,14 @@ mod environment;
 mod explain;
 mod handlers;
 mod http_service;
+mod keyring;
 mod listen;
 mod logging;
 mod metrics;
 mod node;
 mod operators;
 mod preheat;
+mod reload;
 mod roles;
 mod setup;
 mod start;

@@ -11,6 +11,15 @@ pub(crate) struct Metrics {
     connections: IntCounterVec,
     open: IntGaugeVec,
     refused: IntCounterVec,
+    reloads: IntCounterVec,
+}
+
+/// How a reload ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Reload {
+    Applied,
+    /// The configuration had a problem.
+    Refused,
 }
 
 /// Hosts that one listener did not let in.
@@ -62,6 +71,13 @@ impl Metrics {
                 ),
                 &["listener", "reason"],
             )?,
+            reloads: IntCounterVec::new(
+                Opts::new(
+                    "darter_reloads_total",
+                    "reloads of the configuration, by outcome",
+                ),
+                &["outcome"],
+            )?,
         };
         let build = Opts::new("darter_build_info", "always 1; the version is in the label")
             .const_label("version", env!("CARGO_PKG_VERSION"));
@@ -71,6 +87,10 @@ impl Metrics {
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.open.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
+        registry.register(Box::new(metrics.reloads.clone()))?;
+        for outcome in [Reload::Applied, Reload::Refused] {
+            metrics.reloads.with_label_values(&[outcome.as_str()]);
+        }
         for listener in [ListenerName::Swarm, ListenerName::Scheduler] {
             for reason in RefusedFor::ALL {
                 metrics
@@ -89,10 +109,25 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn reloaded(&self, outcome: Reload) {
+        self.reloads.with_label_values(&[outcome.as_str()]).inc();
+    }
+
     pub(crate) fn refused_at(&self, name: ListenerName) -> RefusedHosts {
         RefusedHosts {
             listener: name.label(),
             refused: self.refused.clone(),
+        }
+    }
+}
+
+// === impl Reload ===
+
+impl Reload {
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Applied => "applied",
+            Self::Refused => "refused",
         }
     }
 }

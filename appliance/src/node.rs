@@ -4,8 +4,9 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use prometheus::Registry;
+use proxy::Proxy;
 use sd_notify::NotifyState;
-use swarm::peer::PeerServer;
+use swarm::{peer::PeerServer, source::Upstreams};
 use tokio::sync::watch;
 
 use crate::{
@@ -15,10 +16,11 @@ use crate::{
     control,
     data_dir::DataDir,
     drain::{Drained, Group, Groups, StopSignals},
-    handlers::{PeerHandler, ProxyHandler, SchedulerHandler},
+    handlers::{PeerHandler, ProxyHandler, RedirectedHandler, SchedulerHandler},
     listen::{self, Bound},
     metrics::Metrics,
     preheat::Preheater,
+    reload,
     roles::Roles,
     status::Overview,
 };
@@ -34,6 +36,7 @@ pub(crate) struct Endpoint {
 struct Listen {
     proxy: SocketAddr,
     also_proxy: Vec<SocketAddr>,
+    transparent: Option<SocketAddr>,
     swarm: SocketAddr,
     scheduler: SocketAddr,
 }
@@ -46,18 +49,35 @@ struct Node {
     data_dir: DataDir,
     /// By it other hosts are fed.
     peer_server: PeerServer,
+    upstreams: Upstreams,
+    proxy: Option<Arc<Proxy>>,
 }
 
-/// Runs a node until it is told to stop. `announce` is called once it answers.
-pub(crate) async fn run(config: Config, announce: impl FnOnce(&[Endpoint])) -> anyhow::Result<()> {
+/// Runs a node until it is told to stop. `announce` is called once it answers. With a `source` the
+/// configuration can be reloaded.
+pub(crate) async fn run(
+    config: Config,
+    source: Option<reload::Source>,
+    announce: impl FnOnce(&[Endpoint]),
+) -> anyhow::Result<()> {
     let mut signals = StopSignals::install()?;
     let deadline = config.drain_timeout;
     let node = Node::start(config).await?;
+    let reloader = source.map(|source| reload::Reloader {
+        source,
+        upstreams: node.upstreams.clone(),
+        proxy: node.proxy.clone(),
+        metrics: node.context.metrics.clone(),
+    });
+    let mut reloading = reloader.map(reload::Reloading::install).transpose()?;
     // Whoever reads the announcement may ask at once.
     node.phase.send_replace(Phase::Ready);
     announce(&node.endpoints);
     notify(&[NotifyState::Ready]);
-    signals.next().await;
+    tokio::select! {
+        () = signals.next() => {}
+        () = reload::whenever_asked(&mut reloading) => {}
+    }
     node.phase.send_replace(Phase::Draining);
     notify(&[NotifyState::Stopping]);
     tracing::info!(
@@ -81,6 +101,7 @@ impl Listen {
         Self {
             proxy: config.proxy.listen,
             also_proxy: config.proxy.also_listen.clone(),
+            transparent: config.proxy.transparent_listen,
             swarm: config.swarm.listen,
             scheduler: config.scheduler.listen,
         }
@@ -116,6 +137,8 @@ impl Node {
             endpoints: Vec::new(),
             data_dir,
             peer_server: roles.peer_server.clone(),
+            upstreams: roles.upstreams.clone(),
+            proxy: roles.proxy.clone(),
         };
         node.bind_roles(&listen, &roles)?;
         roles.start(&node.context.groups.services);
@@ -144,6 +167,11 @@ impl Node {
                 bound,
                 Arc::new(ProxyHandler(Arc::clone(proxy))),
             )?;
+            if let Some(address) = listen.transparent {
+                let bound = listen::bind_both_families("proxy.transparent_listen", address)?;
+                let handler = Arc::new(RedirectedHandler(Arc::clone(proxy)));
+                self.accept(ListenerName::Transparent, bound, handler)?;
+            }
         }
         let bound = listen::bind("swarm.listen", listen.swarm)?;
         let handler = PeerHandler::new(
@@ -206,7 +234,7 @@ impl Node {
 }
 
 /// Tells systemd, where it asked to be told.
-fn notify(states: &[NotifyState<'_>]) {
+pub(crate) fn notify(states: &[NotifyState<'_>]) {
     if let Err(error) = sd_notify::notify(states) {
         tracing::warn!(%error, "systemd could not be told");
     }

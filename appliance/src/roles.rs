@@ -20,16 +20,23 @@ use swarm::{
     conductor,
     peer::{PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig},
     session::SchedulerAt,
-    source::{SourceMetrics, Upstreams},
+    source::{Outside, SourceMetrics, Tunnels, Upstreams},
     store::{self, Store},
 };
 
-use crate::{config::Config, drain::Group, operators::Operators};
+use crate::{
+    ca::{Authorities, Leaves},
+    config::Config,
+    drain::Group,
+    keyring::SystemKeyring,
+    operators::Operators,
+};
 
 /// The roles of this process, built and not yet running.
 pub(crate) struct Roles {
     pub(crate) identity: Identity,
     pub(crate) swarm: Swarm,
+    pub(crate) upstreams: Upstreams,
     pub(crate) peer_server: PeerServer,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) scheduler: Option<Arc<SchedulerService>>,
@@ -54,10 +61,7 @@ impl Roles {
             }
             false => (None, None),
         };
-        let upstreams = Upstreams::new(
-            config.proxy.source.clone(),
-            SourceMetrics::register(registry)?,
-        )?;
+        let upstreams = upstreams(&config, registry)?;
         let peer_metrics = PeerMetrics::new(registry)?;
         let bandwidth = BandwidthMetrics::register(registry)?;
         let throttles = Throttles::new(config.swarm.rates, &bandwidth);
@@ -98,12 +102,13 @@ impl Roles {
         let operators = operators(&config, &identity, scheduler.as_ref());
         let peer_server = peer_server(&config, &swarm, throttles.serve, peer_metrics);
         let proxy = match config.roles.contains(Role::Proxy) {
-            true => Some(proxy(config.proxy, &swarm, upstreams, registry).await?),
+            true => Some(proxy(config, &swarm, upstreams.clone(), registry).await?),
             false => None,
         };
         Ok(Self {
             identity,
             swarm,
+            upstreams,
             peer_server,
             proxy,
             scheduler,
@@ -127,6 +132,22 @@ impl Roles {
         let server = self.peer_server.clone();
         tasks.spawn(async move { swarm.run(hello, server, stop).await });
     }
+}
+
+fn upstreams(config: &Config, registry: &Registry) -> anyhow::Result<Upstreams> {
+    let outside = Outside {
+        keyring: Arc::new(SystemKeyring),
+        ..Outside::default()
+    };
+    let metrics = SourceMetrics::register(registry)?;
+    let source = config.proxy.source.clone();
+    for warning in &config.proxy.warnings {
+        tracing::warn!("{warning}");
+    }
+    if let Some(proxy) = &source.proxy {
+        tracing::info!(?proxy, "upstreams are asked through a proxy");
+    }
+    Ok(Upstreams::with_outside(source, metrics, outside)?)
 }
 
 fn limits(config: &Config) -> conductor::Limits {
@@ -223,13 +244,16 @@ fn operators(
 }
 
 async fn proxy(
-    config: proxy::Config,
+    config: Config,
     swarm: &Swarm,
     upstreams: Upstreams,
     registry: &Registry,
 ) -> anyhow::Result<Arc<Proxy>> {
+    let authorities = Authorities::new(&config.data_dir);
     let parts = proxy::Parts {
-        config,
+        tunnels: Tunnels::new(&config.proxy.source, config.own_ports),
+        certificates: Arc::new(Leaves::new(authorities, wall_clock)),
+        config: config.proxy,
         engine: Arc::new(swarm.clone()),
         upstream: Arc::new(upstreams),
         metrics: proxy::Metrics::new(registry)?,
@@ -245,6 +269,6 @@ async fn proxy(
     clippy::disallowed_methods,
     reason = "the composition root hands the clock out"
 )]
-fn wall_clock() -> SystemTime {
+pub(crate) fn wall_clock() -> SystemTime {
     SystemTime::now()
 }

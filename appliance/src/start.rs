@@ -1,6 +1,9 @@
 //! `up` and `run`: from a configuration file, or none, to a running node.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use anyhow::{Context as _, bail};
 
@@ -9,6 +12,7 @@ use crate::{
     config::{Config, Problem, Problems, RawConfig, read},
     environment, logging,
     node::{self, Endpoint},
+    reload,
     setup::{self, Runtime},
     terminal,
 };
@@ -30,18 +34,27 @@ pub(crate) fn up(data_dir: Option<PathBuf>, file: Option<&Path>) -> anyhow::Resu
         }
     }
     let shown = raw.clone();
-    start(check(raw, "the configuration")?, move |endpoints| {
-        welcome(&shown, endpoints)
-    })
+    let config = check(raw, "the configuration")?;
+    start(config, None, move |endpoints| welcome(&shown, endpoints))
 }
 
 /// The roles that the file names, or `roles` where any are given.
 pub(crate) fn run(file: &Path, roles: Vec<String>) -> anyhow::Result<()> {
-    let mut raw = load(file)?;
-    if !roles.is_empty() {
-        raw.roles = roles;
-    }
-    start(check(raw, "--roles")?, |endpoints| {
+    let file = file.to_owned();
+    let read = move || {
+        let mut raw = load(&file)?;
+        if !roles.is_empty() {
+            raw.roles = roles.clone();
+        }
+        let config = check(raw.clone(), "--roles")?;
+        Ok((raw, config))
+    };
+    let (raw, config): (RawConfig, Config) = read()?;
+    let source = reload::Source {
+        raw,
+        read: Arc::new(read),
+    };
+    start(config, Some(source), |endpoints| {
         for endpoint in endpoints {
             tracing::info!(listener = endpoint.name.label(), addresses = ?endpoint.addresses, "listening");
         }
@@ -74,12 +87,16 @@ fn check(raw: RawConfig, source: &str) -> anyhow::Result<Config> {
     Ok(raw.check().map_err(told)?)
 }
 
-fn start(config: Config, announce: impl FnOnce(&[Endpoint])) -> anyhow::Result<()> {
+fn start(
+    config: Config,
+    source: Option<reload::Source>,
+    announce: impl FnOnce(&[Endpoint]),
+) -> anyhow::Result<()> {
     logging::start(config.log_format)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let ended = runtime.block_on(node::run(config, announce));
+    let ended = runtime.block_on(node::run(config, source, announce));
     // What is still on the blocking pool works on files that hold at any instruction.
     runtime.shutdown_background();
     ended

@@ -103,6 +103,34 @@ impl fmt::Debug for AttemptId {
     }
 }
 
+// === impl Visibility ===
+
+impl Visibility {
+    /// Whether whoever may see what is `other` may see this.
+    pub fn is_as_open_as(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Public, _) => true,
+            (Self::Private { .. }, Self::Public) => false,
+            (Self::Private { origins }, Self::Private { origins: fewer }) => {
+                fewer.iter().all(|origin| origins.contains(origin))
+            }
+        }
+    }
+
+    /// What it is after `registry` gave the same bytes to a caller whom it knows.
+    pub fn with_origin(&self, registry: &RegistryName) -> Self {
+        match self {
+            Self::Public => Self::Public,
+            Self::Private { origins } if origins.contains(registry) => self.clone(),
+            Self::Private { origins } => {
+                let registry = std::iter::once(registry.clone());
+                let origins = origins.iter().cloned().chain(registry).collect();
+                Self::Private { origins }
+            }
+        }
+    }
+}
+
 // === impl RegistryName ===
 
 impl RegistryName {

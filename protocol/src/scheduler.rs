@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 
 use crate::{
     batch::SignedBatch,
-    content::{AttemptId, Origin, TaskId, Visibility},
+    content::{AttemptId, Origin, TaskId},
     host::{Host, HostId},
     piece_set::PieceSet,
     want::Want,
@@ -57,7 +57,7 @@ pub struct Session {
 /// From a host to its scheduler.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Up {
-    /// Public tasks that the host holds whole: after the session opened, and when one is complete.
+    /// Tasks that the host holds whole: after the session opened, and when one is complete.
     Held { tasks: Vec<TaskId> },
     /// Tasks that the host holds no more.
     Dropped { tasks: Vec<TaskId> },
@@ -208,9 +208,8 @@ pub struct SessionEnd {
 impl Proof {
     /// A proof, if `batch` is the whole word on a content of one piece.
     pub fn new(batch: SignedBatch, media_type: Option<String>) -> Option<Self> {
-        let is_whole = batch.batch.layout.piece_count() == Some(1)
-            && batch.batch.digests.len() == 1
-            && batch.batch.visibility == Visibility::Public;
+        let is_whole =
+            batch.batch.layout.piece_count() == Some(1) && batch.batch.digests.len() == 1;
         is_whole.then_some(Self { batch, media_type })
     }
 }

@@ -4,8 +4,11 @@ use std::{borrow::Cow, sync::Arc};
 
 use bytes::Bytes;
 use http::{
-    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, header, request::Parts,
+    HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode, Version, header,
+    request::Parts,
 };
+use hyper::body::Incoming;
+use protocol::RegistryName;
 use swarm::source::{Credential, Patience};
 
 use crate::{
@@ -101,7 +104,12 @@ impl Answer {
 
 impl Proxy {
     /// The answer to a request. Never fails: what cannot be answered is refused by the table.
-    pub(crate) async fn answer(&self, parts: Parts, cut: Arc<Cut>) -> Response<AnswerBody> {
+    pub(crate) async fn answer(
+        &self,
+        parts: Parts,
+        body: Incoming,
+        cut: Arc<Cut>,
+    ) -> Response<AnswerBody> {
         let user_agent = parts
             .headers
             .get(header::USER_AGENT)
@@ -110,9 +118,13 @@ impl Proxy {
         let mut record = Record::begin(client, parts.method.clone(), Arc::clone(&self.metrics));
         let via = parts.headers.get_all(header::VIA);
         let via = via.iter().filter_map(|value| value.to_str().ok());
-        let routed = self.config.router.route(&parts.method, &parts.uri, via);
+        let routed = match is_for_one_host(&parts) {
+            true => self.config().router.route(&parts.method, &parts.uri, via),
+            false => Err(RouteError::Host),
+        };
         let form = match &routed {
             Ok(RegistryRequest::Read(target, _)) => target.form,
+            Ok(RegistryRequest::Through(through)) => through.form,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
         };
         let ask = Ask {
@@ -127,7 +139,7 @@ impl Proxy {
             headers: parts.headers,
         };
         let namespace = note(&mut record, &routed, &ask);
-        let mut answer = match self.answer_routed(&ask, routed).await {
+        let mut answer = match self.answer_routed(&ask, routed, body).await {
             Ok(answer) => answer,
             Err(refusal) => {
                 self.metrics.refusal(refusal.fault);
@@ -149,18 +161,25 @@ impl Proxy {
         &self,
         ask: &Ask,
         routed: Result<RegistryRequest, RouteError>,
+        body: Incoming,
     ) -> Result<Answer, Refusal> {
         match routed.map_err(|error| route_refusal(&error))? {
             RegistryRequest::Ping => Ok(ping()),
-            RegistryRequest::Connect | RegistryRequest::Write | RegistryRequest::Catalog => Err(
-                Refusal::new(Fault::Method, "this mirror is read with GET and HEAD alone"),
-            ),
-            RegistryRequest::Read(target, resource) => {
-                if self.config.source.allowed(&target.registry) {
-                    self.read(ask, &target, resource).await
-                } else {
-                    Err(not_allowed(&target))
+            RegistryRequest::Connect | RegistryRequest::Write => Err(Refusal::new(
+                Fault::Method,
+                "a mirror is read with GET and HEAD alone; push to the registry's own name",
+            )),
+            RegistryRequest::Through(through) => {
+                if !self.config().source.allowed(&through.registry) {
+                    return Err(not_allowed(&through.registry));
                 }
+                self.pass_through(ask, &through, body).await
+            }
+            RegistryRequest::Read(target, resource) => {
+                if !self.config().source.allowed(&target.registry) {
+                    return Err(not_allowed(&target.registry));
+                }
+                self.read(ask, &target, resource).await
             }
         }
     }
@@ -180,11 +199,10 @@ impl Proxy {
     }
 }
 
-fn not_allowed(target: &Target) -> Refusal {
+fn not_allowed(registry: &RegistryName) -> Refusal {
     let message = format!(
-        "{0} is not a registry this mirror asks: add [[proxy.registry]] name = \"{0}\", or a \
-         pattern to proxy.allow",
-        target.registry
+        "{registry} is not a registry this mirror asks: add [[proxy.registry]] name = \
+         \"{registry}\", or a pattern to proxy.allow"
     );
     Refusal::new(Fault::NotAllowed, message)
 }
@@ -195,11 +213,22 @@ fn note(
     routed: &Result<RegistryRequest, RouteError>,
     ask: &Ask,
 ) -> Option<String> {
-    let Ok(RegistryRequest::Read(target, resource)) = routed else {
-        if matches!(routed, Ok(RegistryRequest::Ping)) {
+    let (target, resource) = match routed {
+        Ok(RegistryRequest::Read(target, resource)) => (target, resource),
+        Ok(RegistryRequest::Ping) => {
             record.kind = RequestKind::Ping;
+            return None;
         }
-        return None;
+        Ok(RegistryRequest::Through(through)) => {
+            record.kind = RequestKind::Through;
+            record.registry = through.registry.to_string();
+            if let Some((repository, reference)) = &through.writes {
+                record.repository = repository.to_string();
+                record.reference = reference.to_string();
+            }
+            return (through.form == Form::Ns).then(|| record.registry.clone());
+        }
+        Ok(RegistryRequest::Write | RegistryRequest::Connect) | Err(_) => return None,
     };
     (record.kind, record.reference) = match resource {
         Resource::Blob(digest) => (RequestKind::Blob, digest.to_string()),
@@ -215,6 +244,13 @@ fn note(
     (target.form == Form::Ns).then(|| record.registry.clone())
 }
 
+/// HTTP/1.1 wants one `Host` (RFC 9112, section 3.2): with another number of them, somebody before
+/// this proxy may have read another request. Other versions may do without.
+fn is_for_one_host(parts: &Parts) -> bool {
+    let hosts = parts.headers.get_all(header::HOST).iter().count();
+    hosts == 1 || (hosts == 0 && parts.version != Version::HTTP_11)
+}
+
 /// The form of a request that names no repository: an asker with `ns` is a mirror's client still.
 fn has_namespace(query: Option<&str>) -> Form {
     let mut pairs = url::form_urlencoded::parse(query.unwrap_or_default().as_bytes());
@@ -228,7 +264,7 @@ fn has_namespace(query: Option<&str>) -> Form {
 fn route_refusal(error: &RouteError) -> Refusal {
     let fault = match error {
         RouteError::NoSuchPath => Fault::NoSuchPath,
-        RouteError::Name(_) => Fault::BadName,
+        RouteError::Name(_) | RouteError::Host => Fault::BadName,
         RouteError::Digest(..) => Fault::BadDigest,
         RouteError::Loop(_) => Fault::NotAllowed,
     };
@@ -241,7 +277,7 @@ fn ping() -> Answer {
     answer
 }
 
-fn refused(refusal: &Refusal, asker: Asker) -> Answer {
+pub(crate) fn refused(refusal: &Refusal, asker: Asker) -> Answer {
     let (parts, body) = refusal.response(asker).into_parts();
     Answer {
         status: parts.status,
@@ -252,7 +288,12 @@ fn refused(refusal: &Refusal, asker: Asker) -> Answer {
 }
 
 /// Makes the response that hyper sends. HEAD has the headers of GET and no body.
-fn bind(mut answer: Answer, ask: &Ask, cut: Arc<Cut>, mut record: Record) -> Response<AnswerBody> {
+pub(crate) fn bind(
+    mut answer: Answer,
+    ask: &Ask,
+    cut: Arc<Cut>,
+    mut record: Record,
+) -> Response<AnswerBody> {
     let at_hand = match &answer.content {
         Content::Empty => None,
         Content::Full(bytes) => Some(bytes.len() as u64),

@@ -1,7 +1,7 @@
 //! Blobs: whole or in part, through the swarm; HEAD opens no task.
 //!
-//! Private content that is held is given only after its own registry let this caller see it, by one
-//! HEAD. Whatever goes wrong with that question, the answer is no.
+//! What is not known to be everybody's is given only to whom its own registry lets see it. Whatever
+//! goes wrong with that question, the answer is no.
 
 use std::ops::Range;
 
@@ -56,14 +56,10 @@ impl Proxy {
         let lines = ask.headers.get_all(header::RANGE);
         let lines = lines.iter().filter_map(|value| value.to_str().ok());
         let wanted = range::parse(lines, ask.header(&header::IF_RANGE), &etag(digest));
-        let mut content = self
-            .open(ask, target, named, wanted, ReadProof::Unchecked)
-            .await?;
+        let mut content = self.open(ask, target, named, wanted).await?;
         // A 206 tells where it ends, and the whole size: without them the whole is given.
         if content.size.is_none() && wanted != Wanted::Whole {
-            content = self
-                .open(ask, target, named, Wanted::Whole, ReadProof::Unchecked)
-                .await?;
+            content = self.open(ask, target, named, Wanted::Whole).await?;
         }
         match content.size {
             Some(size) if wanted != Wanted::Whole => Ok(part(digest, content, size)),
@@ -77,60 +73,46 @@ impl Proxy {
         }
     }
 
-    /// Opens a content, and where it is held as private, asks its registry first.
+    /// Opens a content that this caller may read: one that is held and everybody's, or one that the
+    /// registry of the request lets it see.
     pub(crate) async fn open(
         &self,
         ask: &Ask,
         target: &Target,
         named: Named,
         wanted: Wanted,
-        proof: ReadProof,
     ) -> Result<OpenContent, Refusal> {
-        let origin = Origin {
-            registry: target.registry.clone(),
-            repository: target.repository.clone(),
-            kind: named.kind,
-        };
         let task = TaskId(named.digest);
+        let held = self.engine.held(task).await;
+        let is_everybodys =
+            held.is_some_and(|held| held.complete && held.visibility == Visibility::Public);
+        let (proof, unproven) = match is_everybodys {
+            true => (ReadProof::Unchecked, None),
+            false => match self.may_read(ask, target, named).await {
+                Ok(_) => (ReadProof::Checked, None),
+                Err(unproven) if unproven.is_outage => {
+                    (ReadProof::Unchecked, Some(unproven.refusal))
+                }
+                Err(unproven) => return Err(unproven.refusal),
+            },
+        };
         let request = OpenRequest {
             task,
-            origin,
+            origin: Origin {
+                registry: target.registry.clone(),
+                repository: target.repository.clone(),
+                kind: named.kind,
+            },
             wanted,
             credential: ask.credential.clone(),
             proof,
         };
-        let opened = match self.engine.open(request.clone(), ask.patience()).await {
-            Err(OpenError::NotProven) if proof == ReadProof::Unchecked => {
-                self.prove(ask, target, named).await?;
-                self.engine
-                    .open(
-                        OpenRequest {
-                            proof: ReadProof::Checked,
-                            ..request
-                        },
-                        ask.patience(),
-                    )
-                    .await
-            }
-            opened => opened,
-        };
-        opened.map_err(|error| upstream::open_refusal(&error, named.missing()))
-    }
-
-    /// Whether the registry lets this caller see the content, by one HEAD whose redirect is not
-    /// followed: where it leads has no say in who may read.
-    async fn prove(&self, ask: &Ask, target: &Target, named: Named) -> Result<(), Refusal> {
-        let request = head(ask, target, named, Redirects::Stop);
-        match self.upstream.send(request, ask.patience()).await {
-            Ok(response) if response.status.is_success() || response.status.is_redirection() => {
-                Ok(())
-            }
-            Ok(_) => Err(Refusal::new(
-                Fault::Denied,
-                "the registry did not say that you may read this",
-            )),
-            Err(error) => Err(upstream::refusal(&error, named.missing())),
-        }
+        let opened = self.engine.open(request, ask.patience()).await;
+        opened.map_err(|error| match (&error, unproven) {
+            // Held as private, and the registry did not say who may read it.
+            (OpenError::NotProven, Some(refusal)) => refusal,
+            _ => upstream::open_refusal(&error, named.missing()),
+        })
     }
 
     async fn blob_size(
@@ -139,17 +121,20 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<u64>, Refusal> {
-        if let Some(held) = self.engine.held(TaskId(named.digest)).await
+        let held = self.engine.held(TaskId(named.digest)).await;
+        if let Some(held) = &held
+            && held.visibility == Visibility::Public
             && let Some(size) = held.size
         {
-            match held.visibility {
-                Visibility::Public => return Ok(Some(size)),
-                Visibility::Private { origins } if origins.contains(&target.registry) => {
-                    self.prove(ask, target, named).await?;
-                    return Ok(Some(size));
-                }
-                Visibility::Private { .. } => {}
-            }
+            return Ok(Some(size));
+        }
+        let proven = match self.may_read(ask, target, named).await {
+            Ok(proven) => proven,
+            Err(unproven) => return Err(unproven.refusal),
+        };
+        let held = held.filter(|held| is_of(&held.visibility, target));
+        if let Some(size) = proven.size.or(held.and_then(|held| held.size)) {
+            return Ok(Some(size));
         }
         let told = match self
             .upstream
@@ -175,15 +160,7 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<u64>, Refusal> {
-        let range = Some(ByteRange {
-            start: 0,
-            end: Some(1),
-        });
-        let request = UpstreamRequest {
-            method: Method::Get,
-            range,
-            ..head(ask, target, named, Redirects::Follow)
-        };
+        let request = first_byte(ask, target, named, Redirects::Follow);
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, named.missing()))?;
         Ok(whole_size(&response))
@@ -228,6 +205,26 @@ pub(crate) fn head(
         range: None,
         credential: ask.credential.clone(),
         redirects,
+    }
+}
+
+/// A GET of the first byte of `named` with the caller's credential.
+fn first_byte(ask: &Ask, target: &Target, named: Named, redirects: Redirects) -> UpstreamRequest {
+    UpstreamRequest {
+        method: Method::Get,
+        range: Some(ByteRange {
+            start: 0,
+            end: Some(1),
+        }),
+        ..head(ask, target, named, redirects)
+    }
+}
+
+/// Whether what is held may be given to requests for this registry at all.
+pub(crate) fn is_of(visibility: &Visibility, target: &Target) -> bool {
+    match visibility {
+        Visibility::Public => true,
+        Visibility::Private { origins } => origins.contains(&target.registry),
     }
 }
 

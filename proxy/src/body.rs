@@ -2,7 +2,6 @@
 //! bytes run out before their end is cut, never ended as if it were whole.
 
 use std::{
-    convert::Infallible,
     fmt,
     pin::Pin,
     sync::Arc,
@@ -15,7 +14,7 @@ use http_body::{Body, Frame, SizeHint};
 
 use crate::{
     error::Fault,
-    line::Cut,
+    line::{Cut, Ending},
     log::{BytesBy, Record},
 };
 
@@ -50,6 +49,11 @@ pub(crate) struct AnswerBody {
     record: Record,
     is_cut: bool,
 }
+
+/// A body on a stream of its own ends before its end.
+#[derive(Debug, Clone, Copy, thiserror::Error)]
+#[error("the body is cut short")]
+pub(crate) struct CutShort;
 
 // === impl Content ===
 
@@ -87,19 +91,18 @@ impl AnswerBody {
         }
     }
 
-    /// Stops the answer where it is. Nothing wakes the body again: the connection is about to end.
-    fn cut_off(
-        &mut self,
-        fault: Fault,
-        why: &str,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    /// Stops the answer where it is. Nothing wakes the body again where the connection is about to
+    /// end; a stream of its own ends with an error.
+    fn cut_off(&mut self, fault: Fault, why: &str) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         self.is_cut = true;
         self.record.cut(fault, why);
-        self.cut.ask();
-        Poll::Pending
+        match self.cut.ask() {
+            Ending::Fin => Poll::Pending,
+            Ending::Reset => Poll::Ready(Some(Err(CutShort))),
+        }
     }
 
-    fn data(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    fn data(&mut self, bytes: Bytes) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         self.record.sent(bytes.len() as u64);
         if let Some(remaining) = &mut self.remaining {
             *remaining = remaining.saturating_sub(bytes.len() as u64);
@@ -110,12 +113,12 @@ impl AnswerBody {
 
 impl Body for AnswerBody {
     type Data = Bytes;
-    type Error = Infallible;
+    type Error = CutShort;
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+    ) -> Poll<Option<Result<Frame<Bytes>, CutShort>>> {
         if self.is_cut {
             return Poll::Pending;
         }

@@ -13,9 +13,15 @@ use std::{
 use bytesize::ByteSize;
 use protocol::RegistryName;
 use serde::{Deserialize, Serialize};
-use swarm::source::{self, RawRegistry, Timeouts};
+use swarm::source::{self, ProxyTexts, RawRegistry, Timeouts};
 
-use crate::{manifest::freshness::TagTimes, route::Router};
+use crate::{
+    intercept::{Intercepted, Rules, TunnelFor},
+    manifest::freshness::TagTimes,
+    rights::{GRACE_MAX, RightTimes},
+    route::Router,
+    upstream_proxy::{self, Chosen},
+};
 
 /// The `[proxy]` table as written.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -36,8 +42,33 @@ pub struct RawConfig {
     /// Patterns of further registries that may be asked: `*.corp.example`.
     pub allow: Vec<String>,
 
+    /// Registries whose HTTPS is answered here, for clients with this proxy in `HTTPS_PROXY`: names
+    /// or patterns, as for `allow`.
+    pub intercept: Vec<String>,
+
+    /// Whose connections to all other hosts are passed on: `none`, `local` or `any`.
+    pub tunnel: TunnelFor,
+
+    /// The ports to which they may go.
+    pub tunnel_ports: Vec<u16>,
+
+    /// Where the kernel redirects connections to; nowhere when empty.
+    pub transparent_listen: String,
+
+    /// Whether the mirror also speaks TLS, by the loopback names.
+    pub tls: bool,
+
     /// Further names by which this proxy is reached, so that it never asks itself.
     pub own_names: Vec<String>,
+
+    /// The HTTP proxy through which upstreams are asked; empty is that of the environment, if any.
+    pub upstream_proxy: String,
+
+    /// A file with `user:password` for it; none when empty.
+    pub upstream_proxy_credentials: PathBuf,
+
+    /// What is asked without it: names with all below them, addresses, networks.
+    pub upstream_no_proxy: Vec<String>,
 
     /// How long an answer for a tag is given without asking the upstream again.
     #[serde(with = "humantime_serde")]
@@ -49,6 +80,14 @@ pub struct RawConfig {
 
     /// Answers for tags kept on disk; the longest unasked go first.
     pub tags_max: usize,
+    #[serde(with = "humantime_serde")]
+    pub allow_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub deny_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub public_ttl: Duration,
+    #[serde(with = "humantime_serde")]
+    pub grace: Duration,
 
     /// The largest manifest or list that is taken from an upstream.
     pub manifest_size_max: ByteSize,
@@ -88,16 +127,24 @@ pub struct RawConfig {
 pub struct Config {
     pub listen: SocketAddr,
     pub also_listen: Vec<SocketAddr>,
+    pub transparent_listen: Option<SocketAddr>,
     pub router: Router,
+    /// What is answered in the name of other hosts, and what is passed on.
+    pub rules: Rules,
+    /// Whether the mirror also speaks TLS, by the loopback names.
+    pub tls: bool,
     /// Which registries may be asked; the upstream side runs on the same.
     pub source: source::Config,
     pub tags: TagTimes,
     pub tags_max: usize,
+    pub rights: RightTimes,
     /// Where answers for tags are kept.
     pub tags_dir: PathBuf,
     pub manifest_len_max: usize,
     pub idle_timeout: Duration,
     pub client_stall_timeout: Duration,
+    /// What the operator is to be told although it stops nothing.
+    pub warnings: Vec<String>,
 }
 
 /// What the table does not say: where data lies, how files are read, who this process is.
@@ -106,6 +153,8 @@ pub struct Surroundings<'a, R> {
     pub data_dir: &'a Path,
     /// The name of this process in `Via`.
     pub pseudonym: &'a str,
+    /// The HTTP proxy that the environment names.
+    pub proxy: ProxyTexts,
     /// Gives the bytes of a file that the configuration names.
     pub read: R,
 }
@@ -128,16 +177,29 @@ const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 impl Default for RawConfig {
     fn default() -> Self {
         let upstream = Timeouts::default();
+        let rights = RightTimes::default();
         Self {
             listen: SocketAddr::from(([127, 0, 0, 1], 65001)),
             also_listen: Vec::new(),
             default_registry: "docker.io".to_owned(),
             registry: Vec::new(),
             allow: Vec::new(),
+            intercept: Vec::new(),
+            tunnel: TunnelFor::Local,
+            tunnel_ports: vec![443],
+            transparent_listen: String::new(),
+            tls: false,
             own_names: Vec::new(),
+            upstream_proxy: String::new(),
+            upstream_proxy_credentials: PathBuf::new(),
+            upstream_no_proxy: Vec::new(),
             tag_ttl: Duration::from_secs(60),
             stale_if_error: 30 * DAY,
             tags_max: 10_000,
+            allow_ttl: rights.allow,
+            deny_ttl: rights.deny,
+            public_ttl: rights.public,
+            grace: rights.grace,
             manifest_size_max: ByteSize::mib(16),
             upstream_connect_timeout: upstream.connect,
             upstream_response_timeout: upstream.response,
@@ -179,6 +241,15 @@ impl RawConfig {
                     .map(|error| ConfigError::new(&error.key, error.problem)),
             );
         });
+        let rules = source.as_ref().ok();
+        let rules = rules.and_then(|source| self.rules(source, &mut problems));
+        let transparent_listen = self.transparent_listen();
+        let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
+        let chosen = self.upstream_proxy(surroundings, &mut problems);
+        if GRACE_MAX < self.grace {
+            let problem = "must be at most 1 day".to_owned();
+            problems.push(ConfigError::new("proxy.grace", problem));
+        }
         problems.extend(self.too_open());
         problems.extend(
             self.zeros()
@@ -189,26 +260,27 @@ impl RawConfig {
             let problem = format!("must be at most {most}");
             problems.push(ConfigError::new("proxy.manifest_size_max", problem));
         }
-        let (Some(default_registry), Ok(source), true) =
-            (default_registry, source, problems.is_empty())
-        else {
+        let (Some(default_registry), Ok(source), Some(rules), Ok(transparent_listen), true) = (
+            default_registry,
+            source,
+            rules,
+            transparent_listen,
+            problems.is_empty(),
+        ) else {
             return Err(problems);
         };
         let pseudonym = surroundings.pseudonym.to_owned();
         Ok(Config {
             listen: self.listen,
-            also_listen: self.also_listen,
+            also_listen: self.also_listen.clone(),
+            transparent_listen,
+            rules,
+            tls: self.tls,
             router: Router::new(default_registry, self.listen.port(), own_names, pseudonym),
             source: source::Config {
-                timeouts: Timeouts {
-                    connect: self.upstream_connect_timeout,
-                    response: self.upstream_response_timeout,
-                    stall: self.upstream_stall_timeout,
-                    fallback: self.upstream_fallback_timeout,
-                    fallback_memory: self.upstream_fallback_memory,
-                    ..Timeouts::default()
-                },
+                timeouts: self.timeouts(),
                 pseudonym: surroundings.pseudonym.to_owned(),
+                proxy: chosen.proxy,
                 ..source
             },
             tags: TagTimes {
@@ -216,11 +288,76 @@ impl RawConfig {
                 stale_if_error: self.stale_if_error,
             },
             tags_max: self.tags_max,
+            rights: RightTimes {
+                allow: self.allow_ttl,
+                deny: self.deny_ttl,
+                public: self.public_ttl,
+                grace: self.grace,
+            },
             tags_dir: surroundings.data_dir.join("tags"),
             manifest_len_max: usize::try_from(self.manifest_size_max.as_u64())
                 .unwrap_or(usize::MAX),
             idle_timeout: self.idle_timeout,
             client_stall_timeout: self.client_stall_timeout,
+            warnings: chosen.warning.into_iter().collect(),
+        })
+    }
+
+    fn upstream_proxy<R>(
+        &self,
+        surroundings: &Surroundings<'_, R>,
+        problems: &mut Vec<ConfigError>,
+    ) -> Chosen
+    where
+        R: Fn(&Path) -> io::Result<Vec<u8>>,
+    {
+        let chosen = upstream_proxy::choose(self, &surroundings.proxy, &surroundings.read);
+        chosen.unwrap_or_else(|errors| {
+            problems.extend(errors);
+            Chosen::default()
+        })
+    }
+
+    fn timeouts(&self) -> Timeouts {
+        Timeouts {
+            connect: self.upstream_connect_timeout,
+            response: self.upstream_response_timeout,
+            stall: self.upstream_stall_timeout,
+            fallback: self.upstream_fallback_timeout,
+            fallback_memory: self.upstream_fallback_memory,
+            ..Timeouts::default()
+        }
+    }
+
+    fn rules(&self, source: &source::Config, problems: &mut Vec<ConfigError>) -> Option<Rules> {
+        let told = |text| ConfigError::new("proxy.intercept", text);
+        let intercept = Intercepted::check(&self.intercept, source);
+        let intercept = intercept.map_err(|texts| problems.extend(texts.into_iter().map(told)));
+        if self.tunnel_ports.contains(&0) {
+            let problem = "0 is no port".to_owned();
+            problems.push(ConfigError::new("proxy.tunnel_ports", problem));
+        }
+        Some(Rules {
+            intercept: intercept.ok()?,
+            tunnel: self.tunnel,
+            tunnel_ports: self.tunnel_ports.clone(),
+        })
+    }
+
+    /// Where the kernel redirects connections to, if anywhere.
+    pub fn transparent_listen(&self) -> Result<Option<SocketAddr>, ConfigError> {
+        let key = "proxy.transparent_listen";
+        if self.transparent_listen.is_empty() {
+            return Ok(None);
+        }
+        if self.intercept.is_empty() {
+            let problem = "is of no use while proxy.intercept names nothing".to_owned();
+            return Err(ConfigError::new(key, problem));
+        }
+        let address = self.transparent_listen.parse();
+        address.map(Some).map_err(|_| {
+            let problem = format!("`{}` is not written address:port", self.transparent_listen);
+            ConfigError::new(key, problem)
         })
     }
 
@@ -290,6 +427,7 @@ mod tests {
         let surroundings = Surroundings {
             data_dir: Path::new("/data"),
             pseudonym: "darter-1",
+            proxy: ProxyTexts::default(),
             read: |_: &Path| Err(io::ErrorKind::NotFound.into()),
         };
         raw.check(&surroundings)
@@ -312,6 +450,8 @@ mod tests {
             own_names: vec!["a/b".to_owned()],
             also_listen: vec!["[::ffff:0.0.0.0]:65001".parse().unwrap(); 17],
             allow: vec!["*".to_owned()],
+            tunnel_ports: vec![443, 0],
+            transparent_listen: "127.0.0.1:65443".to_owned(),
             registry: vec![RawRegistry {
                 name: "a b".to_owned(),
                 ..RawRegistry::default()
@@ -335,6 +475,7 @@ mod tests {
             "proxy.own_names",
             "proxy.registry[a b].name",
             "proxy.allow[*]",
+            "proxy.transparent_listen",
             "proxy.also_listen",
             "proxy.tags_max",
             "proxy.upstream_stall_timeout",

@@ -5,7 +5,7 @@ use std::{ops::Range, pin::Pin};
 use protocol::TaskId;
 use swarm::{
     open::{Held, OpenError, OpenRequest},
-    source::{Patience, SourceError, UpstreamRequest, UpstreamResponse},
+    source::{PassRequest, PassResponse, Patience, SourceError, UpstreamRequest, UpstreamResponse},
 };
 
 use crate::body::ContentStream;
@@ -32,6 +32,9 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
         request: UpstreamRequest,
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError>;
+
+    /// Passes on what is no pull, as it is.
+    async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError>;
 }
 
 /// An open content.

@@ -35,7 +35,20 @@ pub(crate) struct Line<S> {
 
 /// Whether the body that is being written ends before its end.
 #[derive(Debug, Default)]
-pub(crate) struct Cut(AtomicU8);
+pub(crate) struct Cut {
+    state: AtomicU8,
+    ending: Ending,
+}
+
+/// How a body ends that is cut.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) enum Ending {
+    /// With its connection.
+    #[default]
+    Fin,
+    /// With its stream, one of many on a connection.
+    Reset,
+}
 
 /// How long a client may take to close after the last byte was written to it.
 const LINGER: Duration = Duration::from_secs(5);
@@ -58,6 +71,14 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
             stall_limit,
             stall: None,
         }
+    }
+
+    /// Puts `bytes` before what is read next.
+    pub(crate) fn unread(&mut self, bytes: Bytes) {
+        self.ahead = match self.ahead.is_empty() {
+            true => bytes,
+            false => [bytes, std::mem::take(&mut self.ahead)].concat().into(),
+        };
     }
 
     /// Ends the connection in order. Errors mean that the client is gone, which is the aim.
@@ -141,19 +162,28 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
 // === impl Cut ===
 
 impl Cut {
-    /// The body yields nothing more, and its end was not reached.
-    pub(crate) fn ask(&self) {
-        self.0.store(ASKED, Ordering::Release);
+    /// For a body on a stream of its own.
+    pub(crate) fn by_reset() -> Self {
+        Self {
+            ending: Ending::Reset,
+            ..Self::default()
+        }
+    }
+
+    /// The body yields nothing more, and its end was not reached; says how it ends.
+    pub(crate) fn ask(&self) -> Ending {
+        self.state.store(ASKED, Ordering::Release);
+        self.ending
     }
 
     /// Whether all that came before the cut has left.
     pub(crate) fn is_done(&self) -> bool {
-        self.0.load(Ordering::Acquire) == FLUSHED
+        self.state.load(Ordering::Acquire) == FLUSHED
     }
 
     fn flushed(&self) {
         let _ = self
-            .0
+            .state
             .compare_exchange(ASKED, FLUSHED, Ordering::AcqRel, Ordering::Acquire);
     }
 }

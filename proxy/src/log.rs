@@ -98,6 +98,11 @@ impl Record {
         self.metrics.cut.inc();
     }
 
+    /// What comes of the request leaves lines of its own.
+    pub(crate) fn leave(&mut self) {
+        self.is_finished = true;
+    }
+
     /// The request is over: everything was sent, the body was cut, or the client left.
     pub(crate) fn finish(&mut self, served: BytesBy) {
         if std::mem::replace(&mut self.is_finished, true) {

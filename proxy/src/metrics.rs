@@ -22,10 +22,37 @@ pub struct Metrics {
     refusals: IntCounterVec,
     /// How tags were answered.
     tags: IntCounterVec,
+    /// How it was found who may read.
+    rights: IntCounterVec,
     /// Bodies that ended before their end.
     pub(crate) cut: IntCounter,
     /// Connections that are open.
     pub(crate) connections: IntGauge,
+    /// Connections that were meant for other hosts, by what became of them.
+    connects: IntCounterVec,
+    tunnel_bytes: IntCounterVec,
+    /// Tunnels that are open.
+    pub(crate) tunnels: IntGauge,
+    /// Handshakes in which a client did not take the certificate of a local authority.
+    pub(crate) rejections: IntCounter,
+}
+
+/// What became of a connection that was meant for another host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ConnectWay {
+    /// Answered here.
+    Intercepted,
+    /// Passed on untouched.
+    Tunnelled,
+    Refused,
+}
+
+/// Which way bytes go through a tunnel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the client.
+    Up,
+    Down,
 }
 
 /// What a request was about.
@@ -36,6 +63,8 @@ pub enum RequestKind {
     Manifest,
     Tags,
     Referrers,
+    /// Passed on to its registry as it is.
+    Through,
     Other,
 }
 
@@ -58,6 +87,19 @@ pub enum TagAnswer {
     /// The last known answer, since the upstream failed.
     Stale,
     /// Not at all.
+    Refused,
+}
+
+/// How it was found whether somebody may read something that is not known to be everybody's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RightAnswer {
+    /// By what was decided before.
+    Known,
+    /// The registry was asked, and said yes.
+    Asked,
+    /// The registry did not answer, and had said yes a while ago.
+    Grace,
+    /// It may not, or nobody could be asked.
     Refused,
 }
 
@@ -105,16 +147,43 @@ impl Metrics {
                 &["fault"],
             )?,
             tags: counters("darter_proxy_tags_total", "tags answered", &["answer"])?,
+            rights: counters(
+                "darter_proxy_rights_total",
+                "contents that not everybody may read, or of which that is not known, by how it was found whether this caller may",
+                &["answer"],
+            )?,
             cut: IntCounter::new("darter_proxy_cut_total", "bodies ended before their end")?,
             connections: IntGauge::new("darter_proxy_connections", "connections open")?,
+            connects: counters(
+                "darter_proxy_connects_total",
+                "connections meant for other hosts, by what became of them",
+                &["way"],
+            )?,
+            tunnel_bytes: counters(
+                "darter_proxy_tunnel_bytes_total",
+                "bytes passed on untouched",
+                &["direction"],
+            )?,
+            tunnels: IntGauge::new("darter_proxy_tunnels", "tunnels open")?,
+            rejections: IntCounter::new(
+                "darter_proxy_certificate_rejections_total",
+                "handshakes in which a client did not take our certificate",
+            )?,
         };
         for collector in metrics.collectors() {
             registry.register(collector)?;
         }
+        // Told from the start, as what has no label is.
+        for way in ConnectWay::ALL {
+            metrics.connects.with_label_values(&[way.label()]);
+        }
+        for direction in Direction::ALL {
+            metrics.tunnel_bytes(direction);
+        }
         Ok(metrics)
     }
 
-    fn collectors(&self) -> [Box<dyn Collector>; 8] {
+    fn collectors(&self) -> [Box<dyn Collector>; 13] {
         [
             Box::new(self.requests.clone()),
             Box::new(self.bytes.clone()),
@@ -122,8 +191,13 @@ impl Metrics {
             Box::new(self.duration.clone()),
             Box::new(self.refusals.clone()),
             Box::new(self.tags.clone()),
+            Box::new(self.rights.clone()),
             Box::new(self.cut.clone()),
             Box::new(self.connections.clone()),
+            Box::new(self.connects.clone()),
+            Box::new(self.tunnel_bytes.clone()),
+            Box::new(self.tunnels.clone()),
+            Box::new(self.rejections.clone()),
         ]
     }
 
@@ -156,8 +230,45 @@ impl Metrics {
         self.refusals.with_label_values(&[fault.label()]).inc();
     }
 
+    pub(crate) fn connect(&self, way: ConnectWay) {
+        self.connects.with_label_values(&[way.label()]).inc();
+    }
+
+    pub(crate) fn tunnel_bytes(&self, direction: Direction) -> IntCounter {
+        self.tunnel_bytes.with_label_values(&[direction.label()])
+    }
+
+    pub(crate) fn right(&self, answer: RightAnswer) {
+        self.rights.with_label_values(&[answer.label()]).inc();
+    }
+
     pub(crate) fn tag(&self, answer: TagAnswer) {
         self.tags.with_label_values(&[answer.label()]).inc();
+    }
+}
+
+// === impl ConnectWay, Direction ===
+
+impl ConnectWay {
+    const ALL: [Self; 3] = [Self::Intercepted, Self::Tunnelled, Self::Refused];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Intercepted => "intercepted",
+            Self::Tunnelled => "tunnelled",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+impl Direction {
+    const ALL: [Self; 2] = [Self::Up, Self::Down];
+
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Down => "down",
+        }
     }
 }
 
@@ -171,7 +282,19 @@ impl RequestKind {
             Self::Manifest => "manifest",
             Self::Tags => "tags",
             Self::Referrers => "referrers",
+            Self::Through => "through",
             Self::Other => "other",
+        }
+    }
+}
+
+impl RightAnswer {
+    pub fn label(self) -> &'static str {
+        match self {
+            Self::Known => "known",
+            Self::Asked => "asked",
+            Self::Grace => "grace",
+            Self::Refused => "refused",
         }
     }
 }
@@ -211,6 +334,7 @@ mod tests {
         metrics.bytes(ByteOrigin::Hit, 1);
         metrics.refusal(Fault::Slow);
         metrics.tag(TagAnswer::Stale);
+        metrics.right(RightAnswer::Known);
         let seen: Vec<String> = registry
             .gather()
             .iter()
@@ -218,13 +342,18 @@ mod tests {
             .collect();
         let expect = [
             "darter_proxy_bytes_total",
+            "darter_proxy_certificate_rejections_total",
             "darter_proxy_connections",
+            "darter_proxy_connects_total",
             "darter_proxy_cut_total",
             "darter_proxy_first_byte_seconds",
             "darter_proxy_refusals_total",
             "darter_proxy_request_seconds",
             "darter_proxy_requests_total",
+            "darter_proxy_rights_total",
             "darter_proxy_tags_total",
+            "darter_proxy_tunnel_bytes_total",
+            "darter_proxy_tunnels",
         ];
         assert_eq!(seen, expect);
     }

@@ -28,7 +28,7 @@ use crate::{
 };
 
 /// A body on its way from the upstream, no longer than the bound.
-struct Passing {
+pub(crate) struct Passing {
     body: Body,
     passed: u64,
     len_max: u64,
@@ -69,7 +69,7 @@ impl Proxy {
         };
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, missing))?;
-        let len_max = self.config.manifest_len_max as u64;
+        let len_max = self.config().manifest_len_max as u64;
         if response
             .content_length
             .is_some_and(|length| len_max < length)
@@ -90,6 +90,17 @@ impl Proxy {
 }
 
 // === impl Passing ===
+
+impl Passing {
+    /// A body that is the registry's affair alone.
+    pub(crate) fn unbounded(body: Body) -> Self {
+        Self {
+            body,
+            passed: 0,
+            len_max: u64::MAX,
+        }
+    }
+}
 
 impl Stream for Passing {
     type Item = Result<Bytes, BrokenOff>;
@@ -142,7 +153,7 @@ fn passed_on(given: &HeaderMap, ask: &Ask) -> HeaderMap {
 
 /// The link to the next page (RFC 8288), told for the path that the client asked for and with the
 /// `ns` that it used. Whatever host and path the upstream wrote, the next page is of this list.
-fn next_page(link: &str, path: &str, query: &str) -> Option<String> {
+pub(crate) fn next_page(link: &str, path: &str, query: &str) -> Option<String> {
     let (target, parameters) = link.trim().strip_prefix('<')?.split_once('>')?;
     let is_next = parameters.split(';').map(str::trim).any(|parameter| {
         parameter
@@ -158,7 +169,7 @@ fn next_page(link: &str, path: &str, query: &str) -> Option<String> {
 }
 
 /// The query as the upstream is to see it: `ns` is for this proxy.
-fn without_namespace(query: &str) -> String {
+pub(crate) fn without_namespace(query: &str) -> String {
     let kept: Vec<&str> = query
         .split('&')
         .filter(|pair| !pair.starts_with("ns="))

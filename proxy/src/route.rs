@@ -5,11 +5,15 @@
 //! registry, the default registry. Paths are read from the right, since `blobs`, `manifests` and
 //! `tags` are legal parts of a repository name. Whether a registry may be asked is not decided here.
 
+mod through;
+
 use std::{borrow::Cow, fmt, str::FromStr};
 
 use http::{Method, Uri};
 use percent_encoding::percent_decode_str;
 use protocol::{Digest, RegistryName, Repository};
+
+pub use self::through::Through;
 
 /// What a request asks of the proxy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,9 +22,9 @@ pub enum RegistryRequest {
     Ping,
     /// Something in one repository, to be read.
     Read(Target, Resource),
-    /// The list of all repositories of a registry.
-    Catalog,
-    /// A method that would change something.
+    /// What is the registry's own affair, passed on as it is.
+    Through(Through),
+    /// A method that would change something, asked of a mirror.
     Write,
     /// A tunnel.
     Connect,
@@ -78,6 +82,8 @@ pub enum RouteError {
     Digest(Shown, protocol::digest::DigestError),
     #[error("{0} is this proxy itself")]
     Loop(String),
+    #[error("a request has one Host")]
+    Host,
 }
 
 /// What a request wrote where a name belongs, as far as it may be told and logged: no name has an
@@ -129,46 +135,77 @@ impl Router {
         if via.into_iter().any(|value| self.was_here(value)) {
             return Err(RouteError::Loop("the sender of this request".to_owned()));
         }
+        let forward = match self.forward(uri)? {
+            Some(registry) if !uri.path().starts_with("/v2/") => {
+                let through = Through::new(Form::Forward, registry, uri.path());
+                return Ok(RegistryRequest::Through(through));
+            }
+            forward => forward,
+        };
         let path = decode(uri.path())?;
-        let path = match path.as_ref() {
-            "/v2" | "/v2/" => return Ok(RegistryRequest::Ping),
+        let below = match path.as_ref() {
+            "/v2" | "/v2/" if forward.is_none() => return Ok(RegistryRequest::Ping),
             path => path.strip_prefix("/v2/").ok_or(RouteError::NoSuchPath)?,
         };
-        if method != Method::GET && method != Method::HEAD {
-            return Ok(RegistryRequest::Write);
+        let (form, registry, name) = self.named(uri, forward, below)?;
+        if self.is_own(&registry) {
+            return Err(RouteError::Loop(registry.to_string()));
         }
-        if path == "_catalog" || path.ends_with("/_catalog") {
-            return Ok(RegistryRequest::Catalog);
+        let is_read = method == Method::GET || method == Method::HEAD;
+        if !is_read {
+            return Ok(match form {
+                Form::Ns | Form::Bare => RegistryRequest::Write,
+                Form::Prefix | Form::Forward => {
+                    let writes = through::written(method, &registry, name);
+                    let through = Through::new(form, registry, uri.path());
+                    RegistryRequest::Through(Through { writes, ..through })
+                }
+            });
         }
-        let (name, resource) = split(path)?;
-        let target = self.target(uri, name)?;
-        Ok(RegistryRequest::Read(target, resource))
+        match split(name) {
+            Ok((name, resource)) => {
+                let repository = repository(&registry, name)?;
+                let target = Target {
+                    form,
+                    registry,
+                    repository,
+                };
+                Ok(RegistryRequest::Read(target, resource))
+            }
+            Err(RouteError::NoSuchPath) if through::is_passed_on(form, name) => Ok(
+                RegistryRequest::Through(Through::new(form, registry, uri.path())),
+            ),
+            Err(error) => Err(error),
+        }
     }
 
-    fn target(&self, uri: &Uri, name: &str) -> Result<Target, RouteError> {
+    /// The registry of a request in absolute form; this proxy's own name says nothing.
+    fn forward(&self, uri: &Uri) -> Result<Option<RegistryName>, RouteError> {
         let forward = uri
             .authority()
             .map(|authority| registry(authority.as_str()))
             .transpose()?;
-        let forward = forward.filter(|registry| !self.is_own(registry));
-        let (form, registry, name) = if let Some(registry) = forward {
-            (Form::Forward, registry, name)
+        Ok(forward.filter(|registry| !self.is_own(registry)))
+    }
+
+    /// How a request names its registry, which, and what of its path below `/v2/` is left.
+    fn named<'a>(
+        &self,
+        uri: &Uri,
+        forward: Option<RegistryName>,
+        below: &'a str,
+    ) -> Result<(Form, RegistryName, &'a str), RouteError> {
+        Ok(if let Some(registry) = forward {
+            (Form::Forward, registry, below)
         } else if let Some(ns) = namespace(uri) {
-            (Form::Ns, registry(&ns)?, name)
-        } else if let Some((first, rest)) =
-            name.split_once('/').filter(|(first, _)| is_registry(first))
+            (Form::Ns, registry(&ns)?, below)
+        } else if let Some((first, rest)) = below
+            .split_once('/')
+            .filter(|(first, _)| is_registry(first))
         {
             (Form::Prefix, registry(first)?, rest)
         } else {
-            (Form::Bare, self.default_registry.clone(), name)
-        };
-        if self.is_own(&registry) {
-            return Err(RouteError::Loop(registry.to_string()));
-        }
-        Ok(Target {
-            form,
-            repository: repository(&registry, name)?,
-            registry,
+            (Form::Bare, self.default_registry.clone(), below)
         })
     }
 

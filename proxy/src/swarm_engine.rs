@@ -11,7 +11,10 @@ use futures_util::{Stream, StreamExt};
 use protocol::TaskId;
 use swarm::{
     Held, How, OpenError, OpenRequest, Reader, Served, Swarm,
-    source::{Patience, SourceError, UpstreamRequest, UpstreamResponse, Upstreams},
+    source::{
+        PassRequest, PassResponse, Patience, SourceError, UpstreamRequest, UpstreamResponse,
+        Upstreams,
+    },
 };
 
 use crate::{
@@ -62,6 +65,10 @@ impl Upstream for Upstreams {
             Patience::Long => Upstreams::send(self, &request).await,
             Patience::Short => self.send_briefly(&request).await,
         }
+    }
+
+    async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
+        Upstreams::pass(self, request).await
     }
 }
 

@@ -43,7 +43,17 @@ pub(crate) fn refusal(error: &SourceError, missing: Fault) -> Refusal {
 /// The refusal for a content that the swarm could not open.
 pub(crate) fn open_refusal(error: &OpenError, missing: Fault) -> Refusal {
     let fault = match error {
-        OpenError::Source(error) => return refusal(error, missing),
+        OpenError::Source(error) => {
+            let mut refused = refusal(error, missing);
+            // Content that is held is asked for by HEAD, which has no body: with the upstream's words
+            // a refusal would tell what is held from what is not.
+            if matches!(refused.fault, Fault::Unauthorized | Fault::Denied)
+                || refused.fault == missing
+            {
+                refused.upstream = None;
+            }
+            return refused;
+        }
         OpenError::NotSatisfiable { size } => {
             let refused = Refusal::new(Fault::Range, error.to_string());
             return refused.with_text(

@@ -53,7 +53,15 @@ impl Darter {
             format!("[[proxy.registry]]\nname = \"{name}\"\nendpoint = \"http://{REGISTRY}\"\n")
         };
         let registries = ["docker.io", "registry.test:5000", "registry.test"].map(registry);
-        let config = home.write("darter.toml", &registries.concat())?;
+        Self::in_room_with(&registries.concat(), room, home)
+    }
+
+    /// As [`Darter::in_room`], with a configuration of the test's.
+    ///
+    /// # Errors
+    /// It does not come up; the error has what it said.
+    pub fn in_room_with(config: &str, room: &Room, home: &Home) -> Result<Self> {
+        let config = home.write("darter.toml", config)?;
         let mut command = room.darter(&home.binary());
         command.arg("up").arg("--config").arg(config);
         command.arg("--data-dir").arg(home.path().join("data"));
@@ -296,6 +304,38 @@ impl Home {
         let path = note.lines().find_map(|line| line.strip_prefix("# /"));
         let path = path.with_context(|| format!("no place is told: {note}"))?;
         Ok((format!("/{path}"), String::from_utf8(printed.stdout)?))
+    }
+
+    /// What `darter ca install` writes for `runtime` to trust `registry`: paths and texts.
+    ///
+    /// # Errors
+    /// The command fails, or writes what is no text.
+    pub fn ca_install(&self, runtime: &str, registry: &str) -> Result<Vec<(String, String)>> {
+        let root = tempfile::tempdir()?;
+        let mut install = self.operate(&["ca", "install", runtime, "--registry", registry]);
+        install.arg("--root").arg(root.path());
+        process::check(install, START_LIMIT)?;
+        let (mut files, mut directories) = (Vec::new(), vec![root.path().to_owned()]);
+        while let Some(directory) = directories.pop() {
+            for entry in fs::read_dir(directory)? {
+                let path = entry?.path();
+                if path.is_dir() {
+                    directories.push(path);
+                    continue;
+                }
+                let real = Path::new("/").join(path.strip_prefix(root.path())?);
+                files.push((real.display().to_string(), fs::read_to_string(path)?));
+            }
+        }
+        Ok(files)
+    }
+
+    /// The PEM certificate of the authority by which the node that runs here answers as `registry`.
+    ///
+    /// # Errors
+    /// The command fails.
+    pub fn ca_of(&self, registry: &str) -> Result<String> {
+        process::check(self.operate(&["ca", "show", registry]), START_LIMIT)
     }
 
     /// What the node that runs here keeps, by its own word.

@@ -20,6 +20,8 @@ pub mod process;
 pub mod registry;
 pub mod relay;
 pub mod star;
+pub mod token_registry;
+pub mod web_proxy;
 
 use std::{fs, path::Path};
 

@@ -9,14 +9,16 @@
 
 use std::{
     fs,
-    net::SocketAddr,
-    os::unix::fs::PermissionsExt as _,
+    net::{IpAddr, SocketAddr, TcpListener},
+    os::{fd::AsFd as _, unix::fs::PermissionsExt as _},
     path::{Path, PathBuf},
     process::Command,
+    thread,
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, anyhow, ensure};
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use crate::process::{self, Process};
 
@@ -113,6 +115,23 @@ impl Room {
             .env_remove("https_proxy")
             .env_remove("DOCKER_HOST");
         command
+    }
+
+    /// A listener where clients run, on a free port of `place`; the test itself serves it.
+    ///
+    /// # Errors
+    /// There is no such address in the room.
+    pub fn listen(&self, place: IpAddr) -> Result<TcpListener> {
+        let path = format!("/proc/{}/ns/net", self.inside.first);
+        let network = fs::File::open(path)?;
+        // A thread that goes there does not come back; a socket belongs to where it was made.
+        thread::scope(|scope| {
+            let bound = scope.spawn(|| -> Result<TcpListener> {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(TcpListener::bind((place, 0))?)
+            });
+            bound.join().map_err(|_| anyhow!("the thread failed"))?
+        })
     }
 
     /// A command that runs where the registry runs.

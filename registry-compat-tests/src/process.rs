@@ -9,7 +9,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::{Duration, Instant, SystemTime},
 };
 
 use anyhow::{Context as _, Result, bail};
@@ -200,6 +200,18 @@ impl Stopwatch {
     pub fn elapsed(&self) -> Duration {
         self.0.elapsed()
     }
+}
+
+/// Time since the epoch, as certificates and tokens have it.
+#[must_use]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "what a test gives to real clients is dated by the real clock"
+)]
+pub fn unix_time() -> Duration {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH);
+    // A clock before 1970 tells nothing worth more than that.
+    since.unwrap_or(Duration::ZERO)
 }
 
 /// A command that dies with the thread that starts it.

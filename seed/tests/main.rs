@@ -171,10 +171,11 @@ fn swarm(registry: &Registry, store: &Store, counts: &prometheus::Registry) -> S
         .expect("what was issued just now");
     let endpoint = format!("http://{}/", registry.address);
     let registry = RegistryConfig {
-        endpoint: endpoint.parse().expect("an address makes a URL"),
+        endpoints: vec![endpoint.parse().expect("an address makes a URL")],
         also_trust: Default::default(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let config = source::Config {
         registries: HashMap::from([(REGISTRY.parse().expect("a registry name"), registry)]),

@@ -31,30 +31,39 @@ pub(crate) struct Rest {
 
 /// Opens `request` at its own registry, with its own credential.
 pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<Opened, OpenError> {
-    let (range, is_whole) = match request.wanted {
-        Wanted::Whole => {
-            let (start, end) = (0, None);
-            (ByteRange { start, end }, true)
-        }
-        wanted => {
+    let wanted = request.wanted;
+    let satisfiable = |size| {
+        let bytes = wanted.resolve(size);
+        bytes.ok_or(OpenError::NotSatisfiable { size })
+    };
+    let (start, end) = match wanted {
+        // The answer tells the size. It is asked for first where the swarm does so too: how often the
+        // registry is asked must not tell that the content is held for another one.
+        Wanted::Whole | Wanted::From { start: 0 } => (0, None),
+        Wanted::Span { start: 0, last } => (0, Some(last.saturating_add(1))),
+        Wanted::From { .. } | Wanted::Span { .. } | Wanted::Suffix { .. } => {
             let learnt = sizing::learn(upstreams, &request).await;
             let size = learnt.map_err(source_error)?.ok_or_else(unknown_size)?;
-            let bytes = wanted
-                .resolve(size)
-                .ok_or(OpenError::NotSatisfiable { size })?;
-            let (start, end) = (bytes.start, Some(bytes.end));
-            (ByteRange { start, end }, wanted.is_all_of(size))
+            let bytes = satisfiable(size)?;
+            (bytes.start, Some(bytes.end))
         }
     };
     let digest = request.task.0;
     let fetch = FetchRequest {
         origin: request.origin,
         digest,
-        range,
+        range: ByteRange { start, end },
         credential: request.credential,
     };
     let fetched = upstreams.fetch(fetch).await.map_err(source_error)?;
-    let end = range.end.or(fetched.size).unwrap_or(u64::MAX);
+    let (range, is_whole) = match (wanted, fetched.size) {
+        (Wanted::Whole, size) => (0..size.unwrap_or(u64::MAX), true),
+        (_, Some(size)) => (satisfiable(size)?, wanted.is_all_of(size)),
+        (_, None) => {
+            let is_whole = start == 0 && end.is_none();
+            (start..end.unwrap_or(u64::MAX), is_whole)
+        }
+    };
     let stream = match is_whole {
         true => verified(fetched.body, digest, digest.hasher()),
         false => fetched.body.map_err(read_error).boxed(),
@@ -62,7 +71,7 @@ pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<
     Ok(Opened {
         size: fetched.size,
         media_type: fetched.media_type,
-        range: range.start..end,
+        range,
         how: How::Source,
         reader: Reader::direct(stream),
     })

@@ -29,7 +29,7 @@ pub struct SchedulerAt {
 /// What a session brings to this host.
 #[async_trait::async_trait]
 pub(crate) trait Inbox: Send + Sync + std::fmt::Debug {
-    /// The public tasks that are held whole, to be told when a session opens.
+    /// The tasks that are held whole, to be told when a session opens.
     async fn tasks_held(&self) -> Vec<TaskId>;
     /// A session has opened or is lost: whoever is fetching may have another scheduler now.
     async fn sessions_changed(&self);

@@ -3,6 +3,7 @@
 //! [`RawConfig`] is the file as written, [`Config`] what the process runs on. Each crate checks
 //! its own table; this file checks what concerns the process, and what one table asks of another.
 
+mod change;
 mod identity;
 mod problem;
 mod read;
@@ -10,12 +11,16 @@ mod read;
 use std::{
     net::SocketAddr,
     path::{Path, PathBuf},
+    sync::LazyLock,
     time::Duration,
 };
 
 use protocol::{Identity, Role, Roles};
 use serde::{Deserialize, Serialize};
 
+use crate::environment;
+
+pub(crate) use change::needing_restart;
 pub use identity::RawIdentity;
 pub use problem::{Problem, Problems};
 pub use read::read;
@@ -87,6 +92,8 @@ pub struct Config {
     pub scheduler: scheduler::Config,
     pub seed: seed::Config,
     pub admin_listen: SocketAddr,
+    /// Every port that this process listens on.
+    pub own_ports: Vec<u16>,
 }
 
 // === impl RawConfig ===
@@ -124,12 +131,14 @@ impl RawConfig {
             problems.push(Problem::at("connections_max", "must be at least 1"));
         }
         problems.extend(self.listeners_that_clash());
+        let own_ports = self.listeners().iter().map(|(_, at)| at.port()).collect();
         if self.identity.is_empty() {
             problems.extend(self.listeners_that_need_an_identity());
         }
         let surroundings = proxy::config::Surroundings {
             data_dir: &self.data_dir,
-            pseudonym: &pseudonym(),
+            pseudonym: &PSEUDONYM,
+            proxy: environment::upstream_proxies(),
             read: |path: &Path| std::fs::read(path),
         };
         let proxy = told(self.proxy.check(&surroundings), &mut problems);
@@ -154,6 +163,7 @@ impl RawConfig {
             scheduler,
             seed,
             admin_listen: self.admin.listen,
+            own_ports,
         })
     }
 
@@ -182,7 +192,8 @@ impl RawConfig {
                 address.port() != 0 && other.port() == address.port() && is_shared
             };
             let taken_by = listeners[..index].iter().find(clashes);
-            if let ("proxy.also_listen", Some((taken_by, _))) = (*key, taken_by) {
+            let is_further = matches!(*key, "proxy.also_listen" | "proxy.transparent_listen");
+            if let (true, Some((taken_by, _))) = (is_further, taken_by) {
                 let problem = format!("{address} is an address of {taken_by} already");
                 problems.push(Problem::at(key, &problem));
             }
@@ -200,6 +211,9 @@ impl RawConfig {
         ];
         let also = self.proxy.also_listen.iter();
         listeners.extend(also.map(|address| ("proxy.also_listen", *address)));
+        if let Ok(Some(address)) = self.proxy.transparent_listen() {
+            listeners.push(("proxy.transparent_listen", address));
+        }
         listeners
     }
 }
@@ -229,10 +243,10 @@ fn check_roles(names: &[String], problems: &mut Vec<Problem>) -> Roles {
     roles.into_iter().collect()
 }
 
-/// A name that no other process has, so that only a request of this one is taken for a loop.
-fn pseudonym() -> String {
-    format!("darter-{:016x}", rand::random::<u64>())
-}
+/// A name that no other process has, so that only a request of this one is taken for a loop. It
+/// stays over a reload: a request that left before may come back after.
+static PSEUDONYM: LazyLock<String> =
+    LazyLock::new(|| format!("darter-{:016x}", rand::random::<u64>()));
 
 fn not_built(role: Role) -> String {
     format!(

@@ -141,6 +141,53 @@ fn nothing_listens_to_others_before_the_host_has_an_identity() -> anyhow::Result
 }
 
 #[test]
+fn a_port_that_is_redirected_to_is_a_listener_like_all_others() {
+    let listen = |address: &str| {
+        format!("[proxy]\nintercept = [\"ghcr.io\"]\ntransparent_listen = \"{address}\"\n")
+    };
+    check(&listen("127.0.0.1:65443"), &[]);
+    check(
+        &listen("0.0.0.0:65443"),
+        &[
+            "line 3: proxy.transparent_listen: must be a loopback address while [identity] is not set",
+        ],
+    );
+    check(
+        &listen("127.0.0.1:65001"),
+        &[
+            "line 3: proxy.transparent_listen: 127.0.0.1:65001 is an address of proxy.listen already",
+        ],
+    );
+    check(
+        &listen("65443"),
+        &["line 3: proxy.transparent_listen: `65443` is not written address:port"],
+    );
+    check(
+        "[proxy]\ntransparent_listen = \"127.0.0.1:65443\"",
+        &["line 2: proxy.transparent_listen: is of no use while proxy.intercept names nothing"],
+    );
+}
+
+#[test]
+fn what_is_intercepted_may_be_asked_and_who_tunnels_is_one_of_three() {
+    check(
+        "[proxy]\nintercept = [\"evil.example\", \"*\"]\n",
+        &[
+            "line 2: proxy.intercept: evil.example is not a registry that may be asked: give it a \
+             [[proxy.registry]] or allow it",
+            "line 2: proxy.intercept: \"*\": a pattern is a host name with `*` for whole labels, and \
+             must end with at least two labels that are written out",
+        ],
+    );
+    check(
+        "[proxy]\ntunnel = \"everyone\"",
+        &[
+            "line 2: proxy.tunnel: unknown variant `everyone`, expected one of `none`, `local`, `any`",
+        ],
+    );
+}
+
+#[test]
 fn a_text_that_is_no_toml_is_told_by_line() {
     let problems = read("data_dir = \n[admin\n").err().unwrap_or_default();
     assert!(

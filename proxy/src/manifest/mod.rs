@@ -20,7 +20,7 @@ use swarm::{
 use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
 use crate::{
     answer::{Answer, Ask, DOCKER_CONTENT_DIGEST},
-    blob::{Named, etag, head},
+    blob::{Named, etag, head, is_of},
     body::{BrokenOff, Content, ContentStream},
     engine::OpenContent,
     error::{Fault, Refusal},
@@ -55,10 +55,7 @@ impl Proxy {
         reference: Reference,
     ) -> Result<Answer, Refusal> {
         match reference {
-            Reference::Digest(digest) => {
-                self.by_digest(ask, target, digest, ReadProof::Unchecked)
-                    .await
-            }
+            Reference::Digest(digest) => self.by_digest(ask, target, digest).await,
             Reference::Tag(tag) => self.by_tag(ask, target, tag).await,
         }
     }
@@ -83,6 +80,11 @@ impl Proxy {
             upstream::refusal(&error, Fault::ManifestUnknown)
         })?;
         self.metrics.tag(resolved.answer);
+        let named = Named {
+            kind: ContentKind::Manifest,
+            digest: resolved.resolution.digest,
+        };
+        self.saw(ask, target, named, resolved.access).await;
         let mut answer = self.by_resolution(ask, target, &resolved).await?;
         if resolved.answer == TagAnswer::Stale {
             answer.set(header::WARNING, STALE_WARNING);
@@ -106,14 +108,39 @@ impl Proxy {
                 media_type,
                 size,
             };
+            // A client that has all manifests already asks for nothing but blobs from here on.
+            if ask.credential.is_some() {
+                self.learn_held(ask, target, resolution.digest).await;
+            }
             return Ok(described.answer(ask, Content::Empty));
         }
-        let proof = if resolved.is_proven {
-            ReadProof::Checked
-        } else {
-            ReadProof::Unchecked
+        self.by_digest(ask, target, resolution.digest).await
+    }
+
+    /// Learns what a manifest lists that is held here and was proven for this caller.
+    async fn learn_held(&self, ask: &Ask, target: &Target, digest: Digest) {
+        let named = Named {
+            kind: ContentKind::Manifest,
+            digest,
         };
-        self.by_digest(ask, target, resolution.digest, proof).await
+        let held = self.engine.held(TaskId(digest)).await;
+        if !held.is_some_and(|held| held.complete) {
+            return;
+        }
+        let Ok(content) = self.open(ask, target, named, Wanted::Whole).await else {
+            return;
+        };
+        if let Ok(whole) = self.collect(content).await {
+            self.learn(ask, target, digest, &whole).await;
+        }
+    }
+
+    async fn learn(&self, ask: &Ask, target: &Target, digest: Digest, whole: &Whole) {
+        let document = whole.bytes.as_deref().unwrap_or_default();
+        let credential = ask.credential.as_ref();
+        self.rights
+            .learn(target, digest, document, credential)
+            .await;
     }
 
     async fn by_digest(
@@ -121,25 +148,23 @@ impl Proxy {
         ask: &Ask,
         target: &Target,
         digest: Digest,
-        proof: ReadProof,
     ) -> Result<Answer, Refusal> {
         let named = Named {
             kind: ContentKind::Manifest,
             digest,
         };
-        let is_held = match self.engine.held(TaskId(digest)).await {
-            Some(held) => held.complete,
-            None => false,
-        };
+        let held = self.engine.held(TaskId(digest)).await;
+        let is_held = held.is_some_and(|held| held.complete && is_of(&held.visibility, target));
         if ask.is_head()
             && !is_held
             && let Some(described) = self.describe(ask, target, named).await?
         {
             return Ok(described.answer(ask, Content::Empty));
         }
-        let content = self.open(ask, target, named, Wanted::Whole, proof).await?;
+        let content = self.open(ask, target, named, Wanted::Whole).await?;
         let media_type = media::told(content.media_type.as_deref());
         let whole = self.collect(content).await?;
+        self.learn(ask, target, digest, &whole).await;
         let bytes = whole.bytes.clone().unwrap_or_default();
         let media_type = media_type.unwrap_or_else(|| media::read(&bytes));
         let described = Described {
@@ -157,14 +182,18 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<Described>, Refusal> {
+        if let Some(refusal) = self.refused_lately(ask, target, named).await {
+            return Err(refusal);
+        }
         let response = match self
             .upstream
             .send(head(ask, target, named, Redirects::Follow), ask.patience())
             .await
         {
             Ok(response) => response,
-            Err(error) => return Err(upstream::refusal(&error, named.missing())),
+            Err(error) => return Err(self.unproven(ask, target, named, &error).await.refusal),
         };
+        self.saw(ask, target, named, response.access).await;
         let told = response.headers.get(header::CONTENT_TYPE);
         let media_type = media::told(told.and_then(|value| value.to_str().ok()));
         let described = media_type.zip(response.content_length);
@@ -204,7 +233,7 @@ impl Proxy {
     }
 
     async fn collect(&self, mut content: OpenContent) -> Result<Whole, Refusal> {
-        let len_max = self.config.manifest_len_max;
+        let len_max = self.config().manifest_len_max;
         let too_large = || {
             let message =
                 format!("the manifest is longer than {len_max} bytes: see proxy.manifest_size_max");

@@ -5,16 +5,15 @@
 //! credential is for that credential alone, and in memory alone.
 
 use std::{
-    collections::HashMap,
     io,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, SystemTime},
 };
 
-use futures_util::{
-    FutureExt,
-    future::{BoxFuture, Shared, WeakShared},
-};
+use futures_util::FutureExt as _;
 use http::header;
 use moka::future::Cache;
 use protocol::Digest;
@@ -28,7 +27,12 @@ use super::{
     shelf::{Resolution, Shelf, TagName},
 };
 use crate::{
-    answer::DOCKER_CONTENT_DIGEST, config::Config, engine::Upstream, metrics::TagAnswer, upstream,
+    answer::DOCKER_CONTENT_DIGEST,
+    config::Config,
+    engine::Upstream,
+    flights::{Flight, Flights},
+    metrics::TagAnswer,
+    upstream,
 };
 
 /// Resolves tags.
@@ -39,10 +43,18 @@ pub(crate) struct Tags {
     private: Cache<Caller, Resolution>,
     /// Errors of the last seconds: tags that are not there, upstreams that fail.
     failed: Cache<Asking, (SystemTime, Arc<SourceError>)>,
-    flights: Mutex<HashMap<Asking, WeakShared<Flight>>>,
+    flights: Flights<Asking, Told>,
+    /// How many writes there were: an answer that was asked for before one may be of before it.
+    written: AtomicU64,
+    rules: Mutex<Rules>,
+    clock: fn() -> SystemTime,
+}
+
+/// What a reload may change.
+#[derive(Debug, Clone, Copy)]
+struct Rules {
     times: TagTimes,
     manifest_len_max: usize,
-    clock: fn() -> SystemTime,
 }
 
 /// An answer for a tag.
@@ -50,8 +62,8 @@ pub(crate) struct Tags {
 pub(crate) struct Resolved {
     pub(crate) resolution: Resolution,
     pub(crate) answer: TagAnswer,
-    /// Whether the caller's own credential was let in by the registry, just now or within the ttl.
-    pub(crate) is_proven: bool,
+    /// With which right the registry told it, just now or within the ttl.
+    pub(crate) access: Access,
 }
 
 /// A tag and who asks for it.
@@ -68,13 +80,24 @@ struct Asking {
     patience: Patience,
 }
 
-type Flight = BoxFuture<'static, Result<(Resolution, Access), Arc<SourceError>>>;
+type Told = Result<(Resolution, Access), Arc<SourceError>>;
 
 /// Answers for single callers kept at once.
 const PRIVATE_MAX: u64 = 10_000;
 
 /// How long answers for single callers are kept at most.
 const PRIVATE_LIFE: Duration = Duration::from_secs(24 * 60 * 60);
+
+// === impl Rules ===
+
+impl Rules {
+    fn of(config: &Config) -> Self {
+        Self {
+            times: config.tags,
+            manifest_len_max: config.manifest_len_max,
+        }
+    }
+}
 
 // === impl Tags ===
 
@@ -85,16 +108,27 @@ impl Tags {
             private: Cache::builder()
                 .max_capacity(PRIVATE_MAX)
                 .time_to_live(PRIVATE_LIFE)
+                .support_invalidation_closures()
                 .build(),
             failed: Cache::builder()
                 .max_capacity(PRIVATE_MAX)
                 .time_to_live(UNKNOWN_TTL)
+                .support_invalidation_closures()
                 .build(),
-            flights: Mutex::default(),
-            times: config.tags,
-            manifest_len_max: config.manifest_len_max,
+            flights: Flights::default(),
+            written: AtomicU64::new(0),
+            rules: Mutex::new(Rules::of(config)),
             clock,
         })
+    }
+
+    /// Goes by the times of `config` from now on.
+    pub(crate) fn reload(&self, config: &Config) {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner) = Rules::of(config);
+    }
+
+    fn rules(&self) -> Rules {
+        *self.rules.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What `tag` stands for, as far as this caller may know.
@@ -110,7 +144,7 @@ impl Tags {
         let caller = Caller { tag, fingerprint };
         let known = self.known(&caller).await;
         let resolved_at = known.as_ref().map(|known| known.resolution.resolved_at);
-        let freshness = self.times.judge(resolved_at, now);
+        let freshness = self.rules().times.judge(resolved_at, now);
         if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
             return Ok(known.clone());
         }
@@ -136,6 +170,23 @@ impl Tags {
         }
     }
 
+    /// The tag has another meaning now: whoever asks next asks the upstream.
+    pub(crate) async fn forget_written(&self, tag: &TagName) {
+        self.written.fetch_add(1, Ordering::AcqRel);
+        self.shelf.remove(tag).await;
+        let written = tag.clone();
+        let of_tag = move |caller: &Caller| caller.tag == written;
+        let of_error = of_tag.clone();
+        // Both were built with support for closures, the one thing that can be missing.
+        let _private = self
+            .private
+            .invalidate_entries_if(move |caller, _| of_tag(caller));
+        let _failed = self
+            .failed
+            .invalidate_entries_if(move |asking, _| of_error(&asking.caller));
+        self.flights.forget(|asking| asking.caller.tag == *tag);
+    }
+
     /// The last answer that this caller may be given: the public one, else its own.
     async fn known(&self, caller: &Caller) -> Option<Resolved> {
         let answer = TagAnswer::Fresh;
@@ -143,7 +194,7 @@ impl Tags {
             return Some(Resolved {
                 resolution,
                 answer,
-                is_proven: false,
+                access: Access::Anonymous,
             });
         }
         caller.fingerprint?;
@@ -151,7 +202,7 @@ impl Tags {
         Some(Resolved {
             resolution,
             answer,
-            is_proven: true,
+            access: Access::Caller,
         })
     }
 
@@ -171,25 +222,31 @@ impl Tags {
         credential: Option<&Credential>,
     ) -> Result<Resolved, Arc<SourceError>> {
         let caller = &asking.caller;
-        match self.fly(source, asking, credential).await {
+        let written = self.written.load(Ordering::Acquire);
+        let asked = self.fly(source, asking, credential).await;
+        let is_kept = written == self.written.load(Ordering::Acquire);
+        match asked {
             Ok((resolution, Access::Anonymous)) => {
-                self.shelf.put(&caller.tag, resolution.clone()).await;
+                if is_kept {
+                    self.shelf.put(&caller.tag, resolution.clone()).await;
+                }
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,
-                    is_proven: false,
+                    access: Access::Anonymous,
                 })
             }
             Ok((resolution, Access::Caller)) => {
                 // What took a credential now is not everybody's any more.
                 self.shelf.remove(&caller.tag).await;
-                self.private
-                    .insert(caller.clone(), resolution.clone())
-                    .await;
+                if is_kept {
+                    let answer = resolution.clone();
+                    self.private.insert(caller.clone(), answer).await;
+                }
                 Ok(Resolved {
                     resolution,
                     answer: TagAnswer::Asked,
-                    is_proven: true,
+                    access: Access::Caller,
                 })
             }
             Err(error) => {
@@ -225,27 +282,18 @@ impl Tags {
         source: &Arc<dyn Upstream>,
         asking: &Asking,
         credential: Option<&Credential>,
-    ) -> Shared<Flight> {
-        let mut flights = self.flights.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(flight) = flights.get(asking).and_then(WeakShared::upgrade) {
-            return flight;
-        }
-        flights.retain(|_, flight| flight.upgrade().is_some());
+    ) -> Flight<Told> {
         let question = Question {
             source: Arc::clone(source),
             tag: asking.caller.tag.clone(),
             patience: asking.patience,
             credential: credential.cloned(),
-            len_max: self.manifest_len_max,
+            len_max: self.rules().manifest_len_max,
             clock: self.clock,
         };
-        let flight = async move { question.ask().await.map_err(Arc::new) }
-            .boxed()
-            .shared();
-        if let Some(weak) = flight.downgrade() {
-            flights.insert(asking.clone(), weak);
-        }
-        flight
+        self.flights.join(asking, || {
+            async move { question.ask().await.map_err(Arc::new) }.boxed()
+        })
     }
 }
 

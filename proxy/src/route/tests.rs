@@ -50,6 +50,7 @@ fn refuses(target: &str, expect: &str) {
         Err(RouteError::Name(_)) => "name",
         Err(RouteError::Digest(..)) => "digest",
         Err(RouteError::Loop(_)) => "loop",
+        Err(RouteError::Host) => "host",
         Ok(_) => "fine",
     };
     assert_eq!(seen, expect, "{target}");
@@ -262,6 +263,113 @@ fn a_request_that_this_process_sent_is_refused() {
     assert!(seen("1.1 darter-80, 1.0 squid").is_ok());
 }
 
+/// What is passed on, as `form registry path written`.
+#[track_caller]
+fn passes(method: Method, target: &str, expect: &str) {
+    let seen = match route(method, target) {
+        Ok(RegistryRequest::Through(through)) => {
+            let written = through
+                .writes
+                .map(|(repository, reference)| format!(" {repository} {reference}"));
+            format!(
+                "{:?} {} {}{}",
+                through.form,
+                through.registry,
+                through.path,
+                written.unwrap_or_default()
+            )
+        }
+        other => format!("{other:?}"),
+    };
+    assert_eq!(seen, expect, "{target}");
+}
+
+#[test]
+fn a_write_by_an_explicit_name_is_passed_on() {
+    let to = "Prefix r.example:5000 /v2/a/b";
+    let upload = "/v2/r.example:5000/a/b/blobs/uploads/";
+    passes(Method::POST, upload, &format!("{to}/blobs/uploads/"));
+    passes(
+        Method::PATCH,
+        "/v2/r.example%3A5000/a/b/blobs/uploads/x%2B1?_state=y",
+        &format!("{to}/blobs/uploads/x%2B1"),
+    );
+    passes(
+        Method::GET,
+        "/v2/r.example:5000/a/b/blobs/uploads/x",
+        &format!("{to}/blobs/uploads/x"),
+    );
+    passes(
+        Method::PUT,
+        "/v2/r.example:5000/a/b/manifests/v1",
+        &format!("{to}/manifests/v1 a/b v1"),
+    );
+    passes(
+        Method::DELETE,
+        "/v2/docker.io/alpine/manifests/v1",
+        "Prefix docker.io /v2/alpine/manifests/v1 library/alpine v1",
+    );
+    passes(
+        Method::DELETE,
+        "/v2/r.example:5000/a/b/blobs/DIGEST",
+        &format!("{to}/blobs/{DIGEST}"),
+    );
+}
+
+#[test]
+fn all_that_a_forward_proxy_is_asked_and_that_is_no_pull_is_passed_on() {
+    for (method, path) in [
+        (Method::GET, "/v2/"),
+        (Method::GET, "/token"),
+        (Method::POST, "/oauth2/token"),
+        (Method::GET, "/"),
+        (Method::GET, "/v2/_catalog"),
+        (Method::GET, "/v2/a/b/_trust/tuf/root.json"),
+        (Method::POST, "/v2/a/blobs/uploads/"),
+    ] {
+        let target = format!("http://r.example{path}?x=y");
+        passes(method, &target, &format!("Forward r.example {path}"));
+    }
+    passes(
+        Method::PUT,
+        "http://r.example/v2/a/manifests/v1",
+        "Forward r.example /v2/a/manifests/v1 a v1",
+    );
+}
+
+#[test]
+fn the_list_of_all_repositories_is_the_registrys() {
+    passes(
+        Method::GET,
+        "/v2/_catalog?n=1",
+        "Bare docker.io /v2/_catalog",
+    );
+    passes(
+        Method::GET,
+        "/v2/_catalog?ns=ghcr.io",
+        "Ns ghcr.io /v2/_catalog",
+    );
+    passes(
+        Method::GET,
+        "/v2/ghcr.io/_catalog",
+        "Prefix ghcr.io /v2/_catalog",
+    );
+    passes(Method::GET, "/v2/ghcr.io/", "Prefix ghcr.io /v2/");
+    passes(
+        Method::GET,
+        "/v2/localhost:65001/_catalog",
+        "Err(Loop(\"localhost:65001\"))",
+    );
+}
+
+#[test]
+fn a_name_that_looks_like_an_upload_is_read() {
+    reads(
+        "/v2/r.example/a/blobs/uploads/manifests/v1",
+        "Prefix r.example a/blobs/uploads tag v1",
+    );
+}
+
 #[test]
 fn the_rest_is_told_apart_by_method_and_path() {
     assert_eq!(
@@ -269,22 +377,13 @@ fn the_rest_is_told_apart_by_method_and_path() {
         Ok(RegistryRequest::Ping)
     );
     assert_eq!(route(Method::HEAD, "/v2"), Ok(RegistryRequest::Ping));
-    assert_eq!(
-        route(Method::GET, "/v2/_catalog?n=1"),
-        Ok(RegistryRequest::Catalog)
-    );
-    assert_eq!(
-        route(Method::GET, "/v2/ghcr.io/_catalog"),
-        Ok(RegistryRequest::Catalog)
-    );
-    assert_eq!(
-        route(Method::POST, "/v2/a/blobs/uploads/"),
-        Ok(RegistryRequest::Write)
-    );
-    assert_eq!(
-        route(Method::DELETE, "/v2/a/manifests/v1"),
-        Ok(RegistryRequest::Write)
-    );
+    for (method, target) in [
+        (Method::POST, "/v2/a/blobs/uploads/"),
+        (Method::DELETE, "/v2/a/manifests/v1"),
+        (Method::PUT, "/v2/a/manifests/v1?ns=ghcr.io"),
+    ] {
+        assert_eq!(route(method, target), Ok(RegistryRequest::Write));
+    }
     assert_eq!(
         route(Method::CONNECT, "ghcr.io:443"),
         Ok(RegistryRequest::Connect)

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{DEADLINE, FakeContent, Fixture, Reply};
+use crate::fixture::{DEADLINE, FakeContent, Fixture, Reply, met};
 
 /// A real socket to the proxy, since only the kernel sends RST.
 async fn connect(
@@ -21,7 +21,7 @@ async fn connect(
     let client = TcpStream::connect(listener.local_addr()?).await?;
     let (server, _) = listener.accept().await?;
     let shutdown = CancellationToken::new();
-    serving.spawn(Arc::clone(&fixture.proxy).serve_connection(server, shutdown.clone()));
+    serving.spawn(Arc::clone(&fixture.proxy).serve_connection(server, met(), shutdown.clone()));
     Ok((client, shutdown))
 }
 

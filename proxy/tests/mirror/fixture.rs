@@ -2,6 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap},
+    net::SocketAddr,
     path::Path,
     pin::Pin,
     sync::{
@@ -13,20 +14,25 @@ use std::{
 };
 
 use anyhow::{Context as _, anyhow};
+use async_trait::async_trait;
 use bytes::Bytes;
 use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{Digest, RegistryName, TaskId, Visibility};
 use proxy::{
-    BrokenOff, BytesBy, ContentStream, Metrics, Parts, Proxy, RawConfig,
+    BrokenOff, BytesBy, CertificateError, Certificates, ContentStream, Met, Metrics, Owner, Parts,
+    Proxy, RawConfig,
     config::Surroundings,
     engine::{Engine, OpenContent, Upstream},
     error::Fault,
 };
+use rustls::ServerConfig;
+use rustls_pki_types::ServerName;
 use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
-        Access, Answer, AnsweredBy, Body, Patience, SourceError, UpstreamRequest, UpstreamResponse,
+        Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, Redirects,
+        SourceError, Tunnels, UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -83,6 +89,32 @@ pub(crate) struct Reply {
     pub(crate) body: Vec<u8>,
 }
 
+/// This host cannot prove to be another.
+#[derive(Debug)]
+struct NoCertificates;
+
+#[async_trait]
+impl Certificates for NoCertificates {
+    async fn tls(
+        &self,
+        _: &Owner,
+        name: &ServerName<'static>,
+    ) -> Result<Arc<ServerConfig>, CertificateError> {
+        Err(CertificateError {
+            name: name.to_str().into_owned(),
+            reason: "there is no authority here".to_owned(),
+        })
+    }
+}
+
+/// A client of this host.
+pub(crate) fn met() -> Met {
+    Met {
+        client: SocketAddr::from(([127, 0, 0, 1], 40_000)),
+        own: SocketAddr::from(([127, 0, 0, 1], 65001)),
+    }
+}
+
 /// The time stands still.
 fn clock() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000)
@@ -96,9 +128,19 @@ impl Fixture {
     }
 
     pub(crate) async fn with(directory: &Path, raw: RawConfig) -> anyhow::Result<Self> {
+        Self::proving(directory, raw, Arc::new(NoCertificates)).await
+    }
+
+    /// With certificates that prove something.
+    pub(crate) async fn proving(
+        directory: &Path,
+        raw: RawConfig,
+        certificates: Arc<dyn Certificates>,
+    ) -> anyhow::Result<Self> {
         let surroundings = Surroundings {
             data_dir: directory,
             pseudonym: "darter-test",
+            proxy: swarm::source::ProxyTexts::default(),
             read: |path: &Path| std::fs::read(path),
         };
         let config = raw
@@ -107,10 +149,13 @@ impl Fixture {
         let engine = Arc::new(FakeEngine::default());
         let upstream = Arc::new(FakeUpstream::new());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
+        let tunnels = Tunnels::new(&config.source, Vec::new());
         let parts = Parts {
             config,
             engine: engine.clone(),
             upstream: upstream.clone(),
+            tunnels,
+            certificates,
             metrics,
             clock,
         };
@@ -143,7 +188,8 @@ impl Fixture {
     /// Everything that is answered to `request`, until the proxy ends the connection.
     pub(crate) async fn exchange(&self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let serving = Arc::clone(&self.proxy).serve_connection(server, CancellationToken::new());
+        let serving =
+            Arc::clone(&self.proxy).serve_connection(server, met(), CancellationToken::new());
         let asking = async {
             client.write_all(request).await?;
             let mut answer = Vec::new();
@@ -292,7 +338,15 @@ impl ContentStream for FakeStream {
 
 impl FakeUpstream {
     fn new() -> Self {
-        let respond = Mutex::new(Arc::new(|_: &_| Err(status(404))) as Arc<Respond>);
+        // Everybody may read everything, and nothing is here.
+        let respond = Arc::new(|request: &UpstreamRequest| match request.redirects {
+            Redirects::Stop => Ok(UpstreamResponse {
+                content_length: None,
+                ..success(Access::Anonymous, &[], b"")
+            }),
+            Redirects::Follow => Err(status(404)),
+        });
+        let respond = Mutex::new(respond as Arc<Respond>);
         Self {
             respond,
             asked: AtomicUsize::new(0),
@@ -337,6 +391,18 @@ impl Upstream for FakeUpstream {
             Ok(respond) => respond(&request),
             Err(_) => Err(SourceError::Interrupted),
         }
+    }
+
+    /// A registry that says yes to everything.
+    async fn pass(&self, _: PassRequest) -> Result<PassResponse, SourceError> {
+        let body = Bytes::from_static(b"{}");
+        let endpoint = "https://registry.example/".parse();
+        Ok(PassResponse {
+            status: StatusCode::OK,
+            headers: HeaderMap::new(),
+            body: Body::new(stream::iter([Ok(body)])),
+            endpoint: endpoint.map_err(|_| SourceError::Malformed("the endpoint"))?,
+        })
     }
 }
 

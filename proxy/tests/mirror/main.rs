@@ -3,5 +3,7 @@
 mod blobs;
 mod connections;
 mod fixture;
+mod intercepted;
 mod manifests;
 mod refusals;
+mod tunnels;

@@ -7,7 +7,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{MIRROR, Naming, PULL_LIMIT, START_LIMIT, Visit, cri};
+use super::{MIRROR, Naming, PULL_LIMIT, START_LIMIT, Secured, Visit, cri};
 use crate::process::{self, Process};
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -17,7 +17,7 @@ const HOSTS: &str = "/etc/containerd/certs.d";
 /// `ctr images pull`.
 pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
     let mut daemon = start(visit)?;
-    let mut pull = visit.room.client("ctr");
+    let mut pull = visit.command("ctr");
     pull.args([
         "--address",
         SOCKET,
@@ -28,6 +28,13 @@ pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
     ]);
     if !matches!(visit.naming, Naming::Explicit(_)) {
         pull.args(["--hosts-dir", HOSTS]);
+    }
+    if let Naming::Secured(Secured {
+        login: Some((user, password)),
+        ..
+    }) = visit.naming
+    {
+        pull.args(["--user", &format!("{user}:{password}")]);
     }
     pull.arg(visit.registry_name());
     process::check(pull, PULL_LIMIT)?;
@@ -68,8 +75,22 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
         )?,
         Naming::Explicit(_) => {}
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Own(own) => visit.write_trust(own)?,
+        Naming::Secured(own) => {
+            own.write(visit.room)?;
+            let directory = format!("{HOSTS}/{}", own.registry);
+            visit.room.write(&format!("{directory}/ca.crt"), &own.ca)?;
+            visit.room.write(
+                &format!("{directory}/hosts.toml"),
+                &format!(
+                    "server = \"https://{0}\"\n[host.\"https://{0}\"]\n\
+                     capabilities = [\"pull\", \"resolve\"]\nca = \"{directory}/ca.crt\"\n",
+                    own.registry
+                ),
+            )?;
+        }
     }
-    let mut command = visit.room.client("containerd");
+    let mut command = visit.command("containerd");
     command.args(["--config", "/etc/containerd/config.toml"]);
     let log = visit.room.directory().join("containerd.log");
     let mut daemon = Process::start("containerd", command, &log)?;

@@ -49,7 +49,7 @@ pub(super) fn buildah(visit: &Visit<'_>) -> Result<()> {
 pub(super) fn skopeo(visit: &Visit<'_>) -> Result<()> {
     let name = configure(visit)?;
     let directory = visit.empty_directory("/var/tmp/copied")?;
-    let mut copy = visit.room.client("skopeo");
+    let mut copy = visit.command("skopeo");
     copy.args([
         "copy",
         "--all",
@@ -153,12 +153,14 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
             &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
         )?,
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Own(own) => visit.write_trust(own)?,
+        Naming::Secured(named) => named.write(visit.room)?,
     }
     Ok(visit.registry_name())
 }
 
 fn client(visit: &Visit<'_>, program: &str, arguments: &[&str]) -> Result<String> {
-    let mut command = visit.room.client(program);
+    let mut command = visit.command(program);
     command.args(STORAGE).args(arguments);
     process::check(command, PULL_LIMIT)
 }

@@ -58,8 +58,10 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
         )?,
         Naming::Explicit(_) => {}
         Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
+        Naming::Own(own) => visit.write_trust(own)?,
+        Naming::Secured(own) => own.write(visit.room)?,
     }
-    let mut command = visit.room.client("/usr/sbin/dockerd");
+    let mut command = visit.command("/usr/sbin/dockerd");
     command.args(["--host", SOCKET, "--pidfile", "/run/docker/dockerd.pid"]);
     command.args(["--storage-driver", "vfs"]);
     command.args(["--bridge", "none", "--iptables=false", "--ip6tables=false"]);

@@ -7,10 +7,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    process::Command,
     time::Duration,
 };
 
 use anyhow::{Context as _, Result};
+use base64::{Engine as _, prelude::BASE64_STANDARD};
+use serde_json::json;
 
 use crate::{image::Image, namespace::Room};
 
@@ -54,6 +57,34 @@ pub enum Naming {
     Explicit(String),
     /// The image's name at Docker Hub, by the file that a command has printed for the client.
     Printed(PrintedFile),
+    /// The image's own name and nothing of a mirror: the client has files that say whom it trusts,
+    /// and perhaps a proxy.
+    Own(Own),
+    /// A registry with its own authority and users, without any mirror.
+    Secured(Secured),
+}
+
+/// What a client needs to ask a registry by its own name.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// Registry and repository, as image names spell them.
+    pub name: String,
+    /// Files of the client, by their real paths.
+    pub files: Vec<(String, String)>,
+    /// Variables of the client's environment, such as `HTTPS_PROXY`.
+    pub variables: Vec<(String, String)>,
+}
+
+/// A repository at a registry that speaks TLS.
+#[derive(Debug, Clone)]
+pub struct Secured {
+    /// `host:port`.
+    pub registry: String,
+    pub repository: String,
+    /// The certificate of its authority, as PEM.
+    pub ca: String,
+    /// A user and a password.
+    pub login: Option<(String, String)>,
 }
 
 /// A whole configuration file, as it was printed and where it was told to go.
@@ -93,6 +124,27 @@ pub enum Reference {
     Tag,
     /// By the digest of its index, without any tag.
     Digest,
+}
+
+impl Secured {
+    fn name(&self) -> String {
+        format!("{}/{}", self.registry, self.repository)
+    }
+
+    /// Writes whom to believe and who one is to where docker and its kin look for it.
+    fn write(&self, room: &Room) -> Result<()> {
+        let ca = format!("/etc/docker/certs.d/{}/ca.crt", self.registry);
+        room.write(&ca, &self.ca)?;
+        let auths = match &self.login {
+            None => json!({}),
+            Some((user, password)) => {
+                let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                json!({&self.registry: {"auth": auth}})
+            }
+        };
+        let config = json!({"auths": auths}).to_string();
+        room.write("/root/.docker/config.json", &config)
+    }
 }
 
 /// All of an image, copied by a client that needs no room: `name` begins with the mirror's address.
@@ -151,7 +203,9 @@ impl Visit<'_> {
         match self.naming {
             Naming::Mirror(names) => self.referred(&names.hub),
             Naming::Printed(file) => self.referred(&file.hub),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
@@ -162,7 +216,9 @@ impl Visit<'_> {
                 self.referred(&format!("{}/{}", names.registry, names.repository))
             }
             Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
+            Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
+            Naming::Secured(own) => self.referred(&own.name()),
         }
     }
 
@@ -171,6 +227,21 @@ impl Visit<'_> {
             Reference::Tag => format!("{repository}:latest"),
             Reference::Digest => format!("{repository}@{}", self.image.index.digest),
         }
+    }
+
+    /// A command of the client, with what it has in its environment.
+    fn command(&self, program: &str) -> Command {
+        let mut command = self.room.client(program);
+        if let Naming::Own(own) = self.naming {
+            command.envs(own.variables.iter().cloned());
+        }
+        command
+    }
+
+    /// Writes the files that say whom the client trusts.
+    fn write_trust(&self, own: &Own) -> Result<()> {
+        let mut files = own.files.iter();
+        files.try_for_each(|(path, text)| self.room.write(path, text))
     }
 
     /// A directory of the room, emptied but kept, since it may be a mount; its path outside.

@@ -233,9 +233,11 @@ impl Case {
     }
 
     /// The code in the upstream's own body, where the upstream gave the status that is passed on.
-    /// A tag is resolved by HEAD, which has no body.
+    /// A tag is resolved by HEAD, which has no body, and so may be what is private: who has no right
+    /// is told so in Darter's words, and so is that nothing is there.
     fn relayed_code(&self, status: u16) -> Option<&'static str> {
-        if matches!(self.subject, Subject::Tag | Subject::KnownTag) {
+        let is_about_rights = matches!(status, 401 | 403 | 404);
+        if is_about_rights || matches!(self.subject, Subject::Tag | Subject::KnownTag) {
             return None;
         }
         self.faults.iter().find_map(|(_, _, fault)| match fault {

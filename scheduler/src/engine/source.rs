@@ -115,6 +115,7 @@ impl Turn<'_> {
         self.task.wants = None;
         self.task.attempts = 0;
         self.task.failed_fetchers.clear();
+        self.task.refused_until = None;
     }
 
     /// `host` will not bring the task in.
@@ -138,10 +139,14 @@ impl Turn<'_> {
         let entry = Exclusion { host, until };
         let max = self.limits.failed_fetchers_max;
         Exclusion::add(&mut self.task.failed_fetchers, entry, max);
+        let is_seed = self.hosts.get(host).is_some_and(|record| record.is_seed);
         let failure = match loss {
-            Loss::Failed(failure @ (Failure::Refused | Failure::NotFound)) => {
-                return self.give_up(failure);
+            // One of those who want it has a credential, if anybody may have it.
+            Loss::Failed(Failure::Refused) if is_seed => {
+                self.task.refused_until = Some(until);
+                return;
             }
+            Loss::Failed(failure @ Failure::NotFound) => return self.give_up(failure),
             Loss::Failed(failure) => failure,
             Loss::Silent | Loss::Gone | Loss::Left => Failure::Unavailable,
         };
@@ -196,6 +201,9 @@ impl Turn<'_> {
         let (task, now) = (&*self.task, self.now);
         let silence = self.limits.host_silence;
         task.origin.as_ref()?;
+        if task.refused_until.is_some_and(|until| now < until) {
+            return None;
+        }
         let starved = starved.and_then(|key| task.peer(key));
         let is_of_no_use = |key: HostKey| {
             starved.is_some_and(|starved| Exclusion::holds(&starved.excluded, key, now))

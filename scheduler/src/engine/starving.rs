@@ -119,6 +119,7 @@ impl Turn<'_> {
         self.task.alone_at = None;
         self.task.attempts = 0;
         self.task.failed_fetchers.clear();
+        self.task.refused_until = None;
         for host in self.task.waiting().collect::<Vec<_>>() {
             self.send_alone(host, reason);
         }

@@ -33,6 +33,8 @@ pub(super) struct Task {
     pub(super) signer: Option<HostId>,
     pub(super) total: Option<u32>,
     pub(super) failed_fetchers: Vec<Exclusion>,
+    /// Until when no seed is sent: the upstream has refused one, which asks with no credential.
+    pub(super) refused_until: Option<Instant>,
     pub(super) spoiled: Spoiled,
     /// For a content of one piece, what its holders say proves it.
     pub(super) proof: Option<Arc<Proof>>,
@@ -68,6 +70,7 @@ impl Task {
             signer: None,
             total: None,
             failed_fetchers: Vec::new(),
+            refused_until: None,
             spoiled: Spoiled::default(),
             proof: None,
             touched_at: now,

@@ -339,17 +339,33 @@ fn a_fetcher_that_left_or_failed_hands_the_grant_on() {
 }
 
 #[test]
-fn what_the_source_refuses_everybody_asks_alone() {
+fn what_the_source_refuses_a_seed_one_of_those_who_want_it_brings() {
     let herd = "s seeds; a joins; b joins; a registers; b registers; s registers;";
     let told = "s<warm a<wait b<wait s<source1 a<s b<s+a";
-    let alone = "a<alone:Refused b<alone:Refused";
+    let granted = "a<source2 b<a!a";
     check(
         &format!("{herd} s fails refused"),
-        &format!("{told} {alone}"),
+        &format!("{told} {granted}"),
     );
     check(
-        &format!("{herd} s fails refused; a registers; after 5000; a registers"),
-        &format!("{told} {alone} a<alone:Refused s<warm a<wait"),
+        &format!("{herd} s fails refused; a fails refused"),
+        &format!("{told} {granted} b<source3"),
+    );
+}
+
+#[test]
+fn what_the_source_refuses_three_who_want_it_everybody_asks_alone() {
+    let herd = "s seeds; a joins; b joins; c joins; d joins; a registers; s fails refused;";
+    let told = "s<warm a<wait a<source1";
+    check(
+        &format!(
+            "{herd} b registers; c registers; d registers; a fails refused; b fails refused; \
+             c fails refused; d registers; after 5000; d registers"
+        ),
+        &format!(
+            "{told} b<a!a c<b+a!a d<c+b+a!a b<source2 c<b!b d<c+b!b c<source3 d<c!c \
+             d<alone:Refused d<alone:Refused s<warm d<wait"
+        ),
     );
 }
 

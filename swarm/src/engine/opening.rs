@@ -199,7 +199,7 @@ impl Swarm {
         interest: InterestGuard,
         entry: Entry,
     ) -> Result<Option<Opened>, OpenError> {
-        let (content, how, held_before) = {
+        let (content, how, held_before, is_let_in) = {
             let seen = progress.borrow();
             let Some(content) = seen.content.clone() else {
                 return Err(OpenError::ShuttingDown);
@@ -213,17 +213,19 @@ impl Swarm {
                 Entry::Started => protocol::PieceSet::default(),
                 Entry::Joined { .. } => seen.held.clone(),
             };
-            (content, how, held_before)
+            (content, how, held_before, seen.is_let_in)
         };
         match (refusal(&content.visibility, &request), entry) {
             // Held for another registry: these bytes must come from the one that is named.
             (Some(Refusal::OtherOrigin), _) => return Ok(None),
-            // The download itself is the proof for the one whose credential it is.
-            (Some(Refusal::NotProven), Entry::Joined { same_caller: false }) => {
+            // The download itself is the proof for the one whose credential the upstream let in. What
+            // other hosts gave proves nothing.
+            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { same_caller: true })
+                if is_let_in => {}
+            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { .. }) => {
                 return Err(OpenError::NotProven);
             }
-            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { same_caller: true })
-            | (None, _) => {}
+            (None, _) => {}
         }
         let content = (content, how, held_before);
         self.reading(request, progress, Some(interest), content)

@@ -1,7 +1,7 @@
 //! What other services of this host, and other hosts, see of the engine.
 
 use protocol::{
-    Down, HostId, Origin, Role, TaskId, Up, Visibility, Want,
+    Down, HostId, Origin, Role, TaskId, Up, Want,
     scheduler::{Failure, Outcome},
 };
 
@@ -28,15 +28,7 @@ impl Shelf for Swarm {
             Some(progress) => progress,
             None => self.shareable(task).await?,
         };
-        let is_private = matches!(
-            progress
-                .borrow()
-                .content
-                .as_ref()
-                .map(|content| &content.visibility),
-            Some(Visibility::Private { .. })
-        );
-        (!is_private).then_some(Shared { progress })
+        Some(Shared { progress })
     }
 
     async fn bring(&self, task: TaskId, origin: Origin) -> Option<Shared> {
@@ -66,10 +58,8 @@ impl Inbox for Swarm {
     async fn tasks_held(&self) -> Vec<TaskId> {
         let store = self.inner.surroundings.store.clone();
         let listed = tokio::task::spawn_blocking(move || {
-            let public = store
-                .list()
-                .filter(|entry| entry.complete && entry.visibility == Visibility::Public);
-            public.map(|entry| entry.task).collect()
+            let complete = store.list().filter(|entry| entry.complete);
+            complete.map(|entry| entry.task).collect()
         });
         listed.await.unwrap_or_default()
     }

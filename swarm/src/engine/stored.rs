@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{PieceSet, TaskId, Visibility};
+use protocol::{PieceSet, TaskId};
 use tokio::sync::watch;
 
 use super::{
@@ -68,13 +68,10 @@ impl Swarm {
             .map(Some)
     }
 
-    /// The complete and public content of the store with the batches that prove it.
+    /// The complete content of the store with the batches that prove it.
     pub(super) async fn shareable(&self, task: TaskId) -> Option<watch::Receiver<Progress>> {
         let file = self.stored(task).await.filter(|file| file.is_complete())?;
         let content = file.content();
-        if content.visibility != Visibility::Public {
-            return None;
-        }
         let identity = &self.inner.surroundings.identity;
         let (batches, _) = valid_batches(&file, &content, identity);
         let proven = batches

@@ -6,9 +6,7 @@
 
 use std::time::Instant;
 
-use protocol::{
-    AttemptId, Content, Layout, PieceIndex, PieceSet, TaskId, Visibility, availability::Tell,
-};
+use protocol::{AttemptId, Content, Layout, PieceIndex, PieceSet, TaskId, availability::Tell};
 
 use super::spread::Turn;
 use crate::task::{Progress, Stage};
@@ -63,9 +61,6 @@ impl Feed {
         let Some(content) = &progress.content else {
             return Next::Wait(None);
         };
-        if content.visibility != Visibility::Public {
-            return Next::Gone;
-        }
         if self.attempt != Some(content.attempt) {
             return Next::Tell(self.begin(content));
         }
@@ -103,7 +98,7 @@ impl Feed {
         while let Some(signed) = progress.batches.get(self.batches) {
             self.batches += 1;
             let batch = &signed.batch;
-            if Some(batch.attempt) == self.attempt && batch.visibility == Visibility::Public {
+            if Some(batch.attempt) == self.attempt {
                 for (piece, _) in &batch.digests {
                     self.proven.insert(*piece);
                 }
@@ -151,7 +146,7 @@ impl Feed {
 mod tests {
     use std::{ops::Range, sync::Arc};
 
-    use protocol::{Digest, Layout, PieceBatch, PieceIndex, SignedBatch};
+    use protocol::{Digest, Layout, PieceBatch, PieceIndex, SignedBatch, Visibility};
 
     use super::*;
     use crate::task::TaskFailure;
@@ -334,23 +329,12 @@ mod tests {
     }
 
     #[test]
-    fn private_and_failed_tasks_are_gone() {
-        let mut private = began(FIRST, Some(5));
-        private.content = private.content.map(|content| Content {
-            visibility: Visibility::Private {
-                origins: Vec::new(),
-            },
-            ..content
-        });
-        check(&mut Feed::new(task()), &private, "gone");
+    fn a_failed_task_is_gone() {
         let stage = Stage::Failed(TaskFailure::Corrupt);
-        check(
-            &mut Feed::new(task()),
-            &Progress {
-                stage,
-                ..began(FIRST, Some(5))
-            },
-            "gone",
-        );
+        let failed = Progress {
+            stage,
+            ..began(FIRST, Some(5))
+        };
+        check(&mut Feed::new(task()), &failed, "gone");
     }
 }

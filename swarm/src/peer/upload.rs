@@ -8,7 +8,7 @@ use bytes::Bytes;
 use futures_util::stream;
 use http_body_util::{BodyExt as _, Empty, StreamBody, combinators::UnsyncBoxBody};
 use hyper::body::Frame;
-use protocol::{Layout, PieceIndex, Visibility};
+use protocol::{Layout, PieceIndex};
 use tokio::sync::{Notify, Semaphore};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 
@@ -54,14 +54,13 @@ pub(super) struct Answering {
 // === impl Held ===
 
 impl Held {
-    /// The bytes that `asked` names, if all of them are held, public and covered by batches.
+    /// The bytes that `asked` names, if all of them are held and covered by batches.
     pub(super) fn find(asked: &PieceRequest, progress: &Progress) -> Result<Self, Upload> {
         let (Some(content), Some(file)) = (&progress.content, &progress.file) else {
             return Err(Upload::Gone);
         };
         let is_over = matches!(progress.stage, Stage::Failed(_)) || file.is_removed();
-        let is_public = content.visibility == Visibility::Public;
-        if is_over || !is_public || content.attempt != asked.attempt {
+        if is_over || content.attempt != asked.attempt {
             return Err(Upload::Gone);
         }
         let bytes = asked.bytes(&content.layout).ok_or(Upload::Malformed)?;
@@ -82,14 +81,14 @@ impl Held {
     }
 }
 
-/// Whether public batches of this attempt name every piece that is asked for.
+/// Whether batches of this attempt name every piece that is asked for.
 fn are_proven(asked: &PieceRequest, progress: &Progress) -> bool {
     let counts = |piece: &PieceIndex| asked.pieces.contains(&piece.0);
     let proven: protocol::PieceSet = progress
         .batches
         .iter()
         .map(|signed| &signed.batch)
-        .filter(|batch| batch.attempt == asked.attempt && batch.visibility == Visibility::Public)
+        .filter(|batch| batch.attempt == asked.attempt)
         .flat_map(|batch| batch.digests.iter().map(|(piece, _)| *piece))
         .filter(counts)
         .collect();

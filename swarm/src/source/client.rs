@@ -1,45 +1,56 @@
-//! Asks registries: anonymously first, then, only when refused, as the caller.
+//! Asks registries, again where that may help.
 
 use std::{collections::HashMap, fmt, sync::Arc, time::Duration};
 
 use moka::future::Cache;
 use protocol::RegistryName;
-use tokio::time::sleep;
+use tokio::{sync::watch, time::sleep};
 
 use super::{
-    challenge::Offer,
     clock,
-    credential::{Credential, Scheme},
     dial::{Dialer, Shared, via},
-    error::{Answer, SourceError},
+    docker_config,
+    endpoints::Endpoints,
+    error::SourceError,
+    login::{Keyring, Login, NoKeys},
     metrics::SourceMetrics,
-    refusal::Refusals,
     registry::{Config, SourceConfigError, Timeouts, default_endpoint},
-    request::{Access, UpstreamRequest, UpstreamResponse},
+    request::{UpstreamRequest, UpstreamResponse},
     resolve::{Names, SystemNames},
     retry::{Retries, RetryLimits},
+    rights::{Means, Rights},
     silence::Errand,
-    token::{Purchase, Scope, Tokens},
     upstream::Upstream,
 };
 use crate::bandwidth::{Demand, Pace, Throttle};
 
-/// All upstream registries. Cheap to clone.
+/// All upstream registries. Cheap to clone; a reload is seen by all clones but pinned ones.
 #[derive(Clone)]
 pub struct Upstreams {
-    inner: Arc<Inner>,
+    newest: Arc<watch::Sender<Arc<Inner>>>,
+    /// What a transfer began with.
+    pinned: Option<Arc<Inner>>,
     pub(super) pace: Pace,
+}
+
+/// What the registries cannot do without and the tests replace.
+#[derive(Clone)]
+pub struct Outside {
+    /// Resolves names.
+    pub names: Arc<dyn Names>,
+    /// Reads this node's logins.
+    pub keyring: Arc<dyn Keyring>,
 }
 
 struct Inner {
     config: Config,
     metrics: SourceMetrics,
-    configured: HashMap<RegistryName, Arc<Upstream>>,
+    outside: Outside,
+    configured: HashMap<RegistryName, Arc<Endpoints>>,
     /// Registries that are allowed without an entry of their own, as they are asked.
-    others: Cache<RegistryName, Arc<Upstream>>,
+    others: Cache<RegistryName, Arc<Endpoints>>,
     public: Dialer,
-    tokens: Tokens,
-    refusals: Refusals,
+    rights: Rights,
 }
 
 /// Registries without an entry that are remembered at once.
@@ -49,72 +60,96 @@ const OTHERS_MAX: u64 = 1024;
 const REQUEST_FAILURES_MAX: u32 = 3;
 pub(super) const REQUEST_WINDOW: Duration = Duration::from_secs(15);
 
+// === impl Outside ===
+
+impl Default for Outside {
+    /// The names of the system, and no logins.
+    fn default() -> Self {
+        Self {
+            names: Arc::new(SystemNames),
+            keyring: Arc::new(NoKeys),
+        }
+    }
+}
+
+impl fmt::Debug for Outside {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Outside")
+    }
+}
+
 // === impl Upstreams ===
 
 impl Upstreams {
     /// Fails when TLS cannot be set up with the authorities that were given.
     pub fn new(config: Config, metrics: SourceMetrics) -> Result<Self, SourceConfigError> {
-        Self::with_names(config, metrics, Arc::new(SystemNames))
+        Self::with_outside(config, metrics, Outside::default())
     }
 
-    /// As [`Upstreams::new`], names being resolved by `names`.
-    pub fn with_names(
+    /// As [`Upstreams::new`], with another outside.
+    pub fn with_outside(
         config: Config,
         metrics: SourceMetrics,
-        names: Arc<dyn Names>,
+        outside: Outside,
     ) -> Result<Self, SourceConfigError> {
-        let shared = Shared {
-            names,
-            timeouts: config.timeouts,
-            metrics: metrics.clone(),
-            via: via(&config.pseudonym)?,
-        };
-        let mut configured = HashMap::new();
-        for (name, registry) in &config.registries {
-            let dialer = Dialer::to_configured(&shared, registry)?;
-            configured.insert(
-                name.clone(),
-                Arc::new(Upstream::new(name, registry.endpoint.clone(), dialer)),
-            );
-        }
-        let inner = Inner {
-            configured,
-            others: Cache::new(OTHERS_MAX),
-            public: Dialer::to_public(&shared)?,
-            tokens: Tokens::new(metrics.clone()),
-            refusals: Refusals::new(),
-            config,
-            metrics,
-        };
+        let inner = Inner::new(config, metrics, outside)?;
         Ok(Self {
-            inner: Arc::new(inner),
+            newest: Arc::new(watch::Sender::new(Arc::new(inner))),
+            pinned: None,
             pace: Pace::default(),
         })
     }
 
-    pub(super) fn timeouts(&self) -> &Timeouts {
-        &self.inner.config.timeouts
+    /// Begins anew with `config`: what runs goes on with what it began with. Where TLS cannot be set
+    /// up, nothing changes.
+    pub fn reload(&self, config: Config) -> Result<(), SourceConfigError> {
+        let (metrics, outside) = {
+            let running = self.newest.borrow();
+            (running.metrics.clone(), running.outside.clone())
+        };
+        let inner = Inner::new(config, metrics, outside)?;
+        self.newest.send_replace(Arc::new(inner));
+        Ok(())
+    }
+
+    /// The same, whatever is reloaded later.
+    pub(super) fn pinned(&self) -> Self {
+        Self {
+            pinned: Some(self.inner()),
+            ..self.clone()
+        }
+    }
+
+    fn inner(&self) -> Arc<Inner> {
+        match &self.pinned {
+            Some(inner) => Arc::clone(inner),
+            None => Arc::clone(&self.newest.borrow()),
+        }
+    }
+
+    pub(super) fn timeouts(&self) -> Timeouts {
+        self.inner().config.timeouts
     }
 
     /// The same registries, for fetches that keep to `throttle` together.
     pub fn throttled(&self, throttle: Throttle) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             pace: Pace::new(throttle),
+            ..self.clone()
         }
     }
 
     /// The same registries, for fetches that keep to `prefetch` as well until `demand` is raised.
     pub(crate) fn until(&self, demand: &Demand, prefetch: &Throttle) -> Self {
         Self {
-            inner: Arc::clone(&self.inner),
             pace: self.pace.until(demand, prefetch),
+            ..self.clone()
         }
     }
 
     /// Whether `registry` may be asked at all.
     pub fn allowed(&self, registry: &RegistryName) -> bool {
-        self.inner.config.allowed(registry)
+        self.inner().config.allowed(registry)
     }
 
     /// The answer to `request`, tried a few times until it begins. A body that breaks off later
@@ -132,7 +167,7 @@ impl Upstreams {
         let mut retries = self.retries(REQUEST_FAILURES_MAX, window);
         let start = clock::now();
         loop {
-            let error = match self.send_once(request).await {
+            let error = match self.send_once(request, Means::All).await {
                 Ok(response) => return Ok(response),
                 Err(error) => error,
             };
@@ -148,7 +183,7 @@ impl Upstreams {
         Retries::new(RetryLimits {
             failures_in_a_row_max,
             window,
-            backoff: self.inner.config.timeouts.backoff,
+            backoff: self.timeouts().backoff,
         })
     }
 
@@ -158,163 +193,100 @@ impl Upstreams {
         registry: &RegistryName,
         pause: Duration,
     ) {
-        self.inner.metrics.retried(error);
+        self.inner().metrics.retried(error);
         tracing::debug!(%registry, %error, ?pause, "asking the upstream again");
         sleep(pause).await;
     }
 
-    /// As [`Upstreams::send`], without retries.
+    /// As [`Upstreams::send`], without retries, by `means` alone.
     pub(super) async fn send_once(
         &self,
         request: &UpstreamRequest,
+        means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
-        let upstream = self.upstream(&request.registry).await?;
-        let answered = self.send_to(&upstream, request).await;
+        let endpoints = self.endpoints(&request.registry).await?;
+        let inner = self.inner();
+        let patience = self.timeouts().fallback;
+        let answered = endpoints.ask(patience, &inner.rights, request, means).await;
         let errand = Errand::of_resource(&request.resource);
-        let ask_at = clock::now() + self.inner.config.timeouts.fallback_memory;
-        upstream
+        let ask_at = clock::now() + self.timeouts().fallback_memory;
+        endpoints
             .silence()
             .ended(errand, answered.as_ref().err(), ask_at);
         answered
     }
 
-    async fn send_to(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let place = (request.registry.clone(), request.repository.clone());
-        if let Some(credential) = &request.credential
-            && let Some(refusal) = self.inner.refusals.recent(&place).await
-        {
-            return self.as_caller(upstream, request, credential, refusal).await;
-        }
-        let refusal = match self.as_nobody(upstream, request).await {
-            Err(SourceError::Refused(answer)) => answer,
-            other => return other,
-        };
-        let Some(credential) = &request.credential else {
-            return Err(SourceError::Refused(refusal));
-        };
-        let answered = self
-            .as_caller(upstream, request, credential, refusal.clone())
-            .await;
-        if answered.is_ok() {
-            self.inner.refusals.remember(place, refusal).await;
-        }
-        answered
-    }
-
-    pub(super) async fn upstream(
+    pub(super) async fn endpoints(
         &self,
         registry: &RegistryName,
-    ) -> Result<Arc<Upstream>, SourceError> {
+    ) -> Result<Arc<Endpoints>, SourceError> {
         if !self.allowed(registry) {
             return Err(SourceError::NotAllowed(registry.clone()));
         }
-        if let Some(upstream) = self.inner.configured.get(registry) {
-            return Ok(Arc::clone(upstream));
+        let inner = self.inner();
+        if let Some(endpoints) = inner.configured.get(registry) {
+            return Ok(Arc::clone(endpoints));
         }
         let endpoint =
             default_endpoint(registry).map_err(|_| SourceError::NotAllowed(registry.clone()))?;
-        let made = async { Arc::new(Upstream::new(registry, endpoint, self.inner.public.clone())) };
-        Ok(self.inner.others.get_with_by_ref(registry, made).await)
+        let made = async {
+            let upstream = Upstream::new(registry, endpoint, inner.public.clone());
+            let metrics = inner.metrics.clone();
+            Arc::new(Endpoints::new(registry, vec![upstream], metrics))
+        };
+        Ok(inner.others.get_with_by_ref(registry, made).await)
     }
+}
 
-    /// With the remembered anonymous token or none; when refused, with a new one.
-    async fn as_nobody(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let scope = scope(request, None);
-        let remembered = self.inner.tokens.remembered(&scope, upstream, None).await;
-        let refusal = match upstream
-            .attempt(request, remembered.as_ref(), Access::Anonymous)
-            .await
-        {
-            Err(SourceError::Refused(answer)) => answer,
-            other => return other,
-        };
-        let Some(challenge) = Offer::of(&refusal.headers).bearer else {
-            return Err(SourceError::Refused(refusal));
-        };
-        let purchase = Purchase {
-            upstream,
-            challenge: &challenge,
-            credential: None,
-            rejected: remembered.as_ref(),
-        };
-        match self.inner.tokens.obtain(&scope, purchase).await? {
-            Some(token) => {
-                upstream
-                    .attempt(request, Some(&token), Access::Anonymous)
-                    .await
-            }
-            None => Err(SourceError::Refused(refusal)),
-        }
-    }
+// === impl Inner ===
 
-    /// With the caller's credential: as it is, or, where the registry takes tokens alone, with
-    /// the token that a password buys.
-    async fn as_caller(
-        &self,
-        upstream: &Upstream,
-        request: &UpstreamRequest,
-        credential: &Credential,
-        refusal: Box<Answer>,
-    ) -> Result<UpstreamResponse, SourceError> {
-        let offer = Offer::of(&refusal.headers);
-        let challenge = match (credential.scheme(), offer.bearer) {
-            (Scheme::Basic, Some(challenge)) if !offer.basic => challenge,
-            (Scheme::Basic | Scheme::Bearer | Scheme::Other, _) => {
-                return upstream
-                    .attempt(request, Some(credential.header()), Access::Caller)
-                    .await;
-            }
+impl Inner {
+    fn new(
+        config: Config,
+        metrics: SourceMetrics,
+        outside: Outside,
+    ) -> Result<Self, SourceConfigError> {
+        let shared = Shared {
+            names: Arc::clone(&outside.names),
+            timeouts: config.timeouts,
+            proxy: config.proxy.clone(),
+            metrics: metrics.clone(),
+            via: via(&config.pseudonym)?,
         };
-        let scope = scope(request, Some(credential));
-        let rejected = self
-            .inner
-            .tokens
-            .remembered(&scope, upstream, Some(credential))
-            .await;
-        if let Some(token) = &rejected {
-            match upstream.attempt(request, Some(token), Access::Caller).await {
-                Err(SourceError::Refused(_)) => {}
-                other => return other,
+        let mut configured = HashMap::new();
+        for (name, registry) in &config.registries {
+            let mut upstreams = Vec::new();
+            for endpoint in &registry.endpoints {
+                let dialer = Dialer::to_configured(&shared, registry, endpoint)?;
+                let mut upstream = Upstream::new(name, endpoint.clone(), dialer);
+                upstream.login = registry.docker_config.clone().map(|path| {
+                    Login::new(
+                        path,
+                        docker_config::hosts(name, endpoint),
+                        Arc::clone(&outside.keyring),
+                    )
+                });
+                upstreams.push(upstream);
             }
+            let endpoints = Endpoints::new(name, upstreams, metrics.clone());
+            configured.insert(name.clone(), Arc::new(endpoints));
         }
-        let rejected = rejected.as_ref();
-        let purchase = Purchase {
-            upstream,
-            challenge: &challenge,
-            credential: Some(credential),
-            rejected,
-        };
-        match self.inner.tokens.obtain(&scope, purchase).await? {
-            Some(token) => {
-                upstream
-                    .attempt(request, Some(&token), Access::Caller)
-                    .await
-            }
-            None => Err(SourceError::Refused(refusal)),
-        }
+        Ok(Self {
+            configured,
+            others: Cache::new(OTHERS_MAX),
+            public: Dialer::to_public(&shared)?,
+            rights: Rights::new(metrics.clone()),
+            config,
+            metrics,
+            outside,
+        })
     }
 }
 
 impl fmt::Debug for Upstreams {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Upstreams")
-            .field("configured", &self.inner.configured.keys())
+            .field("configured", &self.inner().configured.keys())
             .finish_non_exhaustive()
-    }
-}
-
-fn scope(request: &UpstreamRequest, credential: Option<&Credential>) -> Scope {
-    Scope {
-        registry: request.registry.clone(),
-        repository: request.repository.clone(),
-        identity: credential.map(Credential::fingerprint),
     }
 }

@@ -1,13 +1,21 @@
-//! A caller's own `Authorization`, kept from every log.
+//! A caller's own `Authorization`, or a login of this node, kept from every log.
 //!
 //! Lives in memory only. What must be remembered about one is its keyed fingerprint.
 
-use std::{fmt, sync::LazyLock};
+use std::{
+    fmt,
+    sync::LazyLock,
+    time::{Duration, SystemTime},
+};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
+use base64::{
+    Engine as _,
+    prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
+};
 use http::HeaderValue;
+use serde::Deserialize;
 
-/// The value of an `Authorization` header.
+/// The value of an `Authorization` header, or an identity token.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Credential {
     value: HeaderValue,
@@ -23,7 +31,15 @@ pub struct Fingerprint([u8; 32]);
 pub enum Scheme {
     Basic,
     Bearer,
+    /// An identity token: buys tokens, and is shown to the token server alone.
+    Refresh,
     Other,
+}
+
+/// What is read of a token's payload.
+#[derive(Deserialize)]
+struct Claims {
+    exp: Option<u64>,
 }
 
 /// A new key for each process: fingerprints written down anywhere mean nothing elsewhere.
@@ -55,15 +71,38 @@ impl Credential {
         Some(Self { value, scheme })
     }
 
+    /// The identity token that a login gave (`refresh_token` of the distribution specification).
+    pub(super) fn refresh(token: &str) -> Result<Self, &'static str> {
+        let value = HeaderValue::from_str(token).ok();
+        let value = value.filter(|value| !value.is_empty());
+        let mut value = value.ok_or("an identity token has signs that none has")?;
+        value.set_sensitive(true);
+        let scheme = Scheme::Refresh;
+        Ok(Self { value, scheme })
+    }
+
     pub fn fingerprint(&self) -> Fingerprint {
         Fingerprint(*blake3::keyed_hash(&FINGERPRINT_KEY, self.value.as_bytes()).as_bytes())
+    }
+
+    /// When a token that tells it ends (RFC 7519, section 4.1.4); its signature is the registry's to check.
+    pub fn expires_at(&self) -> Option<SystemTime> {
+        let text = self.value.to_str().ok()?;
+        let (_, token) = text.split_once(' ')?;
+        let payload = token.trim().split('.').nth(1)?;
+        let payload = BASE64_URL_SAFE_NO_PAD
+            .decode(payload.trim_end_matches('='))
+            .ok()?;
+        let claims: Claims = serde_json::from_slice(&payload).ok()?;
+        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))
     }
 
     pub fn scheme(&self) -> Scheme {
         self.scheme
     }
 
-    /// The header, marked sensitive: for the registry's own host, or for its token server.
+    /// The header, marked sensitive: for the registry's own host, or for its token server. An
+    /// identity token is none.
     pub(super) fn header(&self) -> &HeaderValue {
         &self.value
     }
@@ -108,6 +147,28 @@ mod tests {
         assert_eq!(credential("bAsIc dTpw").unwrap().scheme(), Scheme::Basic);
         assert_eq!(credential("bearer abc").unwrap().scheme(), Scheme::Bearer);
         assert_eq!(credential("Negotiate abc").unwrap().scheme(), Scheme::Other);
+    }
+
+    #[test]
+    fn a_token_may_tell_when_it_ends() {
+        let ends = |payload: &str| {
+            let payload = BASE64_URL_SAFE_NO_PAD.encode(payload);
+            let end = credential(&format!("Bearer e30.{payload}.x"))?.expires_at()?;
+            let since = end.duration_since(SystemTime::UNIX_EPOCH).unwrap();
+            Some(since.as_secs())
+        };
+        assert_eq!(
+            ends(r#"{"exp":1700000000,"sub":"me"}"#),
+            Some(1_700_000_000)
+        );
+        for payload in ["", "{}", r#"{"exp":"x"}"#, r#"{"exp":-1}"#, "[]"] {
+            assert_eq!(ends(payload), None, "{payload}");
+        }
+        let far = format!("{{\"exp\":{}}}", u64::MAX);
+        assert_eq!(ends(&far), None);
+        for text in ["Bearer opaque", "Bearer a.!.b", "Basic dTpw"] {
+            assert_eq!(credential(text).unwrap().expires_at(), None, "{text}");
+        }
     }
 
     #[test]

@@ -1,7 +1,9 @@
 //! Sends one request to one URL, over a connection that was judged.
 //!
 //! Two pools of connections: one for what the operator wrote down, one for where redirects and
-//! token servers lead. A connection made with more trust is never used with less.
+//! token servers lead. A connection made with more trust is never used with less. With a proxy before
+//! the upstreams each has a second pool: names are resolved by the proxy then and cannot be judged
+//! here, addresses can.
 
 use std::{error::Error as _, sync::Arc};
 
@@ -16,6 +18,7 @@ use url::{Host, Url};
 
 use super::{
     address::judge,
+    corporate::UpstreamProxy,
     error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, SourceError},
     metrics::SourceMetrics,
     registry::{Authority, RegistryConfig, SourceConfigError, Timeouts},
@@ -24,18 +27,29 @@ use super::{
     trust::ClientIdentity,
 };
 
-/// The ways to one registry. Cheap to clone.
+/// The ways to one endpoint of a registry. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Dialer {
     /// What may be connected to whatever its address is.
     written: Arc<[Authority]>,
     /// Whether the registry is shown who this host is.
     pub(super) shows_identity: bool,
-    to_written: reqwest::Client,
-    to_found: reqwest::Client,
+    to_written: Pool,
+    to_found: Pool,
+    proxy: Option<UpstreamProxy>,
     reach: Arc<Reach>,
-    timeouts: Timeouts,
+    pub(super) timeouts: Timeouts,
+    /// Goes along with every request, as the last of its kind.
+    pub(super) via: HeaderValue,
     pub(super) metrics: SourceMetrics,
+}
+
+/// Connections of one trust.
+#[derive(Debug, Clone)]
+struct Pool {
+    direct: reqwest::Client,
+    /// Through the proxy, if there is one.
+    proxied: Option<reqwest::Client>,
 }
 
 /// What all dialers share.
@@ -43,6 +57,7 @@ pub(super) struct Dialer {
 pub(super) struct Shared {
     pub(super) names: Arc<dyn Names>,
     pub(super) timeouts: Timeouts,
+    pub(super) proxy: Option<UpstreamProxy>,
     pub(super) metrics: SourceMetrics,
     /// Goes along with every request: who sees his own name there was asked by himself.
     pub(super) via: HeaderValue,
@@ -57,7 +72,7 @@ impl Dialer {
     /// The ways to any registry that has no entry in the configuration.
     pub(super) fn to_public(shared: &Shared) -> Result<Self, SourceConfigError> {
         let reach = Arc::<Reach>::default();
-        let client = client(
+        let pool = Pool::new(
             shared,
             Rule::Found {
                 reach: Arc::clone(&reach),
@@ -68,10 +83,12 @@ impl Dialer {
         Ok(Self {
             written: Arc::new([]),
             shows_identity: false,
-            to_written: client.clone(),
-            to_found: client,
+            to_written: pool.clone(),
+            to_found: pool,
+            proxy: shared.proxy.clone(),
             reach,
             timeouts: shared.timeouts,
+            via: shared.via.clone(),
             metrics: shared.metrics.clone(),
         })
     }
@@ -79,14 +96,15 @@ impl Dialer {
     pub(super) fn to_configured(
         shared: &Shared,
         config: &RegistryConfig,
+        endpoint: &Url,
     ) -> Result<Self, SourceConfigError> {
         let reach = Arc::<Reach>::default();
-        match config.endpoint.host() {
+        match endpoint.host() {
             Some(Host::Ipv4(address)) => reach.endpoint_is_at(address.into()),
             Some(Host::Ipv6(address)) => reach.endpoint_is_at(address.into()),
             Some(Host::Domain(_)) | None => {}
         }
-        let endpoint_host = config.endpoint.host_str().unwrap_or_default().to_owned();
+        let endpoint_host = endpoint.host_str().unwrap_or_default().to_owned();
         let written = Rule::Written {
             endpoint_host,
             reach: Arc::clone(&reach),
@@ -95,16 +113,20 @@ impl Dialer {
             reach: Arc::clone(&reach),
         };
         Ok(Self {
-            written: Authority::of(&config.endpoint)
-                .into_iter()
+            written: config
+                .endpoints
+                .iter()
+                .filter_map(Authority::of)
                 .chain(config.also_trust.iter().cloned())
                 .collect(),
             shows_identity: config.client.is_some(),
-            to_written: client(shared, written, &config.ca, config.client.as_ref())?,
+            to_written: Pool::new(shared, written, &config.ca, config.client.as_ref())?,
             // Who this host is concerns nobody whom the operator did not name.
-            to_found: client(shared, found, &config.ca, None)?,
+            to_found: Pool::new(shared, found, &config.ca, None)?,
+            proxy: shared.proxy.clone(),
             reach,
             timeouts: shared.timeouts,
+            via: shared.via.clone(),
             metrics: shared.metrics.clone(),
         })
     }
@@ -121,8 +143,29 @@ impl Dialer {
             Method::Get => client.get(url.clone()),
             Method::Head => client.head(url.clone()),
         };
+        self.answered(url, request.headers(headers)).await
+    }
+
+    /// The head of the answer to a form that is posted.
+    pub(super) async fn post(
+        &self,
+        url: &Url,
+        headers: HeaderMap,
+        form: String,
+    ) -> Result<reqwest::Response, SourceError> {
+        let form_type = HeaderValue::from_static("application/x-www-form-urlencoded");
+        let request = self.client_for(url)?.post(url.clone()).headers(headers);
+        let request = request.header(header::CONTENT_TYPE, form_type).body(form);
+        self.answered(url, request).await
+    }
+
+    async fn answered(
+        &self,
+        url: &Url,
+        request: reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, SourceError> {
         let waited = self.timeouts.response;
-        let answered = match timeout(waited, request.headers(headers).send()).await {
+        let answered = match timeout(waited, request.send()).await {
             Ok(answered) => answered.map_err(|error| failed(url, &error)),
             Err(_) => Err(SourceError::Stalled {
                 awaited: Awaited::Headers,
@@ -181,19 +224,20 @@ impl Dialer {
         }
     }
 
-    fn client_for(&self, url: &Url) -> Result<&reqwest::Client, SourceError> {
+    pub(super) fn client_for(&self, url: &Url) -> Result<&reqwest::Client, SourceError> {
         let authority = Authority::of(url).ok_or(SourceError::Malformed("a URL without a host"))?;
+        let is_proxied = self.proxy.as_ref().is_some_and(|proxy| proxy.takes(url));
         if self.written.contains(&authority) {
-            return Ok(&self.to_written);
+            return Ok(self.to_written.way(is_proxied));
         }
         // Names are judged when they are resolved; an address is never resolved.
         let address = match authority.host {
             Host::Ipv4(address) => address.into(),
             Host::Ipv6(address) => address.into(),
-            Host::Domain(_) => return Ok(&self.to_found),
+            Host::Domain(_) => return Ok(self.to_found.way(is_proxied)),
         };
         match judge(address, self.reach.trust()) {
-            Ok(()) => Ok(&self.to_found),
+            Ok(()) => Ok(self.to_found.way(is_proxied)),
             Err(class) => Err(SourceError::Forbidden {
                 host: address.to_string(),
                 class,
@@ -202,17 +246,49 @@ impl Dialer {
     }
 }
 
+// === impl Pool ===
+
+impl Pool {
+    fn new(
+        shared: &Shared,
+        rule: Rule,
+        ca: &[CertificateDer<'static>],
+        identity: Option<&ClientIdentity>,
+    ) -> Result<Self, SourceConfigError> {
+        let direct = client(shared, rule, ca, identity)?.build();
+        let proxied = match &shared.proxy {
+            Some(proxy) => {
+                let mut builder = client(shared, Rule::Proxy, ca, identity)?;
+                for proxy in proxy.for_client().map_err(|error| problem(&error))? {
+                    builder = builder.proxy(proxy);
+                }
+                Some(builder.build().map_err(|error| problem(&error))?)
+            }
+            None => None,
+        };
+        Ok(Self {
+            direct: direct.map_err(|error| problem(&error))?,
+            proxied,
+        })
+    }
+
+    fn way(&self, is_proxied: bool) -> &reqwest::Client {
+        let proxied = self.proxied.as_ref().filter(|_| is_proxied);
+        proxied.unwrap_or(&self.direct)
+    }
+}
+
 fn client(
     shared: &Shared,
     rule: Rule,
     ca: &[CertificateDer<'static>],
     identity: Option<&ClientIdentity>,
-) -> Result<reqwest::Client, SourceConfigError> {
+) -> Result<reqwest::ClientBuilder, SourceConfigError> {
     let names = JudgedNames {
         names: Arc::clone(&shared.names),
         rule,
     };
-    reqwest::Client::builder()
+    let builder = reqwest::Client::builder()
         .tls_backend_preconfigured(tls(ca, identity)?)
         .dns_resolver(Arc::new(names))
         .redirect(reqwest::redirect::Policy::none())
@@ -229,9 +305,8 @@ fn client(
                 HeaderValue::from_static("identity"),
             ),
             (header::VIA, shared.via.clone()),
-        ]))
-        .build()
-        .map_err(|error| problem(&error))
+        ]));
+    Ok(builder)
 }
 
 /// TLS with the system's authorities and those in `ca`, and `identity` for who asks for one. A system without any is no reason not
@@ -280,7 +355,7 @@ fn problem(error: &dyn std::error::Error) -> SourceConfigError {
 }
 
 /// What a failed request means. The URL, whose query may be a signature, stays out of it.
-fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
+pub(super) fn failed(url: &Url, error: &reqwest::Error) -> SourceError {
     let mut reason = "the connection failed".to_owned();
     let mut cause = error.source();
     while let Some(error) = cause {

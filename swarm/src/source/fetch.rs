@@ -18,6 +18,7 @@ use super::{
     range::{AnswerHead, ByteRange, place},
     request::{Access, Body, Method, Redirects, Reference, Resource, UpstreamRequest},
     retry::Retries,
+    rights::Means,
 };
 
 /// What is fetched, from where, and by which right at most.
@@ -57,6 +58,7 @@ const FETCH_WINDOW: Duration = Duration::from_secs(60);
 struct Resuming {
     upstreams: Upstreams,
     request: FetchRequest,
+    means: Means,
     retries: Retries,
     /// The position of the next byte to be given.
     position: u64,
@@ -90,7 +92,8 @@ impl Upstreams {
     pub async fn fetch(&self, request: FetchRequest) -> Result<Fetch, SourceError> {
         let mut resuming = Resuming {
             retries: self.retries(FETCH_FAILURES_MAX, FETCH_WINDOW),
-            upstreams: self.clone(),
+            upstreams: self.pinned(),
+            means: Means::All,
             position: request.range.start,
             end: request.range.end,
             total: None,
@@ -105,8 +108,8 @@ impl Upstreams {
             }
         };
         if response.access == Access::Anonymous {
-            // Said to be public: a later part must not be bought with the credential.
-            resuming.request.credential = None;
+            // Said to be public: a later part must not be bought with any credential.
+            resuming.means = Means::Nobody;
         }
         let media_type = response
             .headers
@@ -205,7 +208,7 @@ impl Resuming {
         };
         let response = self
             .upstreams
-            .send_once(&self.upstream_request(asked))
+            .send_once(&self.upstream_request(asked), self.means)
             .await?;
         let head = AnswerHead {
             status: response.status,

@@ -11,6 +11,7 @@ pub struct SourceMetrics {
     requests: IntCounterVec,
     bytes: IntCounter,
     retries: IntCounterVec,
+    failovers: IntCounterVec,
     token_fetches: IntCounterVec,
     hub_pulls: IntGaugeVec,
 }
@@ -47,6 +48,13 @@ impl SourceMetrics {
                 ),
                 &["reason"],
             )?,
+            failovers: IntCounterVec::new(
+                Opts::new(
+                    "darter_source_failovers_total",
+                    "Requests that went on to the next endpoint of a registry, by what had failed",
+                ),
+                &["reason"],
+            )?,
             token_fetches: IntCounterVec::new(
                 Opts::new(
                     "darter_source_token_fetches_total",
@@ -65,6 +73,7 @@ impl SourceMetrics {
         registry.register(Box::new(metrics.requests.clone()))?;
         registry.register(Box::new(metrics.bytes.clone()))?;
         registry.register(Box::new(metrics.retries.clone()))?;
+        registry.register(Box::new(metrics.failovers.clone()))?;
         registry.register(Box::new(metrics.token_fetches.clone()))?;
         registry.register(Box::new(metrics.hub_pulls.clone()))?;
         Ok(metrics)
@@ -89,19 +98,11 @@ impl SourceMetrics {
     }
 
     pub(super) fn retried(&self, error: &SourceError) {
-        let reason = match error {
-            SourceError::Unreachable { .. } => "unreachable",
-            SourceError::Stalled { .. } => "stalled",
-            SourceError::RateLimited { .. } => "rate_limited",
-            SourceError::Interrupted => "interrupted",
-            SourceError::Status(_) | SourceError::Refused(_) => "status",
-            SourceError::NotAllowed(_)
-            | SourceError::Forbidden { .. }
-            | SourceError::Redirect(_)
-            | SourceError::TooLong { .. }
-            | SourceError::Malformed(_) => "other",
-        };
-        self.retries.with_label_values(&[reason]).inc();
+        self.retries.with_label_values(&[reason(error)]).inc();
+    }
+
+    pub(super) fn passed_over(&self, error: &SourceError) {
+        self.failovers.with_label_values(&[reason(error)]).inc();
     }
 
     /// Nothing is shown before Docker Hub has told something: zero would be an alarm.
@@ -123,6 +124,21 @@ impl SourceMetrics {
     }
 }
 
+fn reason(error: &SourceError) -> &'static str {
+    match error {
+        SourceError::Unreachable { .. } => "unreachable",
+        SourceError::Stalled { .. } => "stalled",
+        SourceError::RateLimited { .. } => "rate_limited",
+        SourceError::Interrupted => "interrupted",
+        SourceError::Status(_) | SourceError::Refused(_) => "status",
+        SourceError::NotAllowed(_)
+        | SourceError::Forbidden { .. }
+        | SourceError::Redirect(_)
+        | SourceError::TooLong { .. }
+        | SourceError::Malformed(_) => "other",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -134,6 +150,7 @@ mod tests {
         metrics.answered(StatusCode::OK);
         metrics.unanswered();
         metrics.retried(&SourceError::Interrupted);
+        metrics.passed_over(&SourceError::Interrupted);
         metrics.token_fetched(TokenFetch::Granted);
         let silent = registry.gather().len();
         metrics.hub_told(RateLimit::default());
@@ -151,6 +168,7 @@ mod tests {
             names,
             [
                 "darter_source_bytes_total",
+                "darter_source_failovers_total",
                 "darter_source_hub_pulls",
                 "darter_source_requests_total",
                 "darter_source_retries_total",

@@ -11,16 +11,16 @@ use tokio::time::timeout;
 use super::{
     client::{REQUEST_WINDOW, Upstreams},
     clock,
+    endpoints::Endpoints,
     error::{Awaited, SourceError},
     request::{UpstreamRequest, UpstreamResponse},
     silence::Errand,
-    upstream::Upstream,
 };
 
 /// A registry as it is asked by somebody who can go elsewhere.
 #[derive(Debug)]
 pub(crate) struct Brief {
-    upstream: Arc<Upstream>,
+    endpoints: Arc<Endpoints>,
     errand: Errand,
     limit: Duration,
     memory: Duration,
@@ -46,12 +46,12 @@ impl Upstreams {
         registry: &RegistryName,
         errand: Errand,
     ) -> Result<Brief, SourceError> {
-        let upstream = self.upstream(registry).await?;
+        let endpoints = self.endpoints(registry).await?;
         let timeouts = self.timeouts();
         let memory = timeouts.fallback_memory;
-        upstream.silence().admits(errand, clock::now(), memory)?;
+        endpoints.silence().admits(errand, clock::now(), memory)?;
         Ok(Brief {
-            upstream,
+            endpoints,
             errand,
             limit: timeouts.fallback,
             memory,
@@ -72,7 +72,7 @@ impl Brief {
                     waited: self.limit,
                 };
                 let ask_at = clock::now() + self.memory;
-                let mut silence = self.upstream.silence();
+                let mut silence = self.endpoints.silence();
                 silence.outlasted(self.errand, error.clone(), ask_at);
                 Err(error)
             }

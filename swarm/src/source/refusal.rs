@@ -6,16 +6,16 @@
 use std::time::{Duration, Instant};
 
 use moka::future::Cache;
-use protocol::{RegistryName, Repository};
+use protocol::Repository;
 
-use super::{clock, error::Answer};
+use super::{clock, error::Answer, upstream::UpstreamId};
 
 #[derive(Debug)]
 pub(super) struct Refusals {
     recent: Cache<Place, Refusal>,
 }
 
-pub(super) type Place = (RegistryName, Repository);
+pub(super) type Place = (UpstreamId, Repository);
 
 #[derive(Debug, Clone)]
 struct Refusal {

@@ -17,6 +17,8 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
+    corporate::UpstreamProxy,
+    docker_config,
     pattern::{self, Pattern},
     trust::{self, ClientIdentity},
 };
@@ -29,12 +31,18 @@ pub struct RawRegistry {
     pub name: String,
     /// `https://<name>` when empty.
     pub endpoint: String,
+    /// Several instead, nearest first: the first that answers is used. All of them are trusted with the
+    /// credentials of callers, and to say what is public.
+    pub endpoints: Vec<String>,
     /// A PEM file of authorities trusted for this registry besides the system's; none when empty.
     pub ca: PathBuf,
     /// PEM files of the certificate, with its chain, that this registry and what is also trusted are shown
     /// where they ask for one, and of its private key; both or neither.
     pub client_cert: PathBuf,
     pub client_key: PathBuf,
+    /// A file in the form of docker's `config.json` that has this node's login; none when empty. What it
+    /// opens, every client of this node may read.
+    pub docker_config: PathBuf,
     /// Where redirects and challenges of this registry may also lead, whatever the address is:
     /// `host:port`, as they write it.
     pub also_trust: Vec<String>,
@@ -46,6 +54,8 @@ pub struct Config {
     pub registries: HashMap<RegistryName, RegistryConfig>,
     pub allow: Vec<Pattern>,
     pub timeouts: Timeouts,
+    /// What stands between this host and the upstreams, if anything.
+    pub proxy: Option<UpstreamProxy>,
     /// The name that this process writes into `Via` (RFC 9110, section 7.6.3): visible ASCII.
     pub pseudonym: String,
 }
@@ -53,12 +63,15 @@ pub struct Config {
 /// One registry that the operator named.
 #[derive(Debug, Clone)]
 pub struct RegistryConfig {
-    pub endpoint: Url,
-    /// Further places that may be connected to whatever their address is. The endpoint is one.
+    /// At least one; asked in this order.
+    pub endpoints: Vec<Url>,
+    /// Further places that may be connected to whatever their address is. The endpoints are some.
     pub also_trust: Vec<Authority>,
     pub ca: Vec<CertificateDer<'static>>,
-    /// Shown to the endpoint and to what is also trusted, where they ask for it.
+    /// Shown to the endpoints and to what is also trusted, where they ask for it.
     pub client: Option<ClientIdentity>,
+    /// Where this node's login is.
+    pub docker_config: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -91,6 +104,9 @@ pub struct SourceConfigError {
     pub key: String,
     pub problem: String,
 }
+
+/// Endpoints of one registry; each may be waited for.
+const ENDPOINTS_MAX: usize = 8;
 
 const DOCKER_HUB: &str = "docker.io";
 const DOCKER_HUB_ENDPOINT: &str = "https://registry-1.docker.io";
@@ -130,25 +146,42 @@ pub fn check(
             })
             .collect();
         let Ok(name) = name else { continue };
-        let endpoint = endpoint(&name, &raw.endpoint).map_err(|error| problem("endpoint", error));
-        let is_plain = endpoint.as_ref().is_ok_and(|url| url.scheme() == "http");
+        let endpoints = endpoints(&name, raw).map_err(|(key, error)| problem(key, error));
+        let is_plain = |url: &Url| url.scheme() == "http";
+        let is_plain = endpoints.as_ref().is_ok_and(|all| all.iter().all(is_plain));
         if is_plain && !raw.client_cert.as_os_str().is_empty() {
             let told = "is of no use: the endpoint is reached without TLS";
             problem("client_cert", told.to_owned());
         }
-        let (Ok(endpoint), Ok(ca), Ok(client)) = (endpoint, ca, client) else {
+        let login = login(raw, &read).map_err(|error| problem("docker_config", error));
+        let (Ok(endpoints), Ok(ca), Ok(client), Ok(docker_config)) = (endpoints, ca, client, login)
+        else {
             continue;
         };
         let config = RegistryConfig {
-            endpoint,
+            endpoints,
             also_trust,
             ca,
             client,
+            docker_config,
         };
         if checked.insert(name, config).is_some() {
             problem("name", "is configured twice".to_owned());
         }
     }
+    let patterns = patterns(allow, &mut problems);
+    if problems.is_empty() {
+        Ok(Config {
+            registries: checked,
+            allow: patterns,
+            ..Config::default()
+        })
+    } else {
+        Err(problems)
+    }
+}
+
+fn patterns(allow: &[String], problems: &mut Vec<SourceConfigError>) -> Vec<Pattern> {
     let mut patterns = Vec::new();
     for text in allow {
         match text.parse() {
@@ -161,15 +194,7 @@ pub fn check(
             }
         }
     }
-    if problems.is_empty() {
-        Ok(Config {
-            registries: checked,
-            allow: patterns,
-            ..Config::default()
-        })
-    } else {
-        Err(problems)
-    }
+    patterns
 }
 
 // === impl Config ===
@@ -181,6 +206,7 @@ impl Default for Config {
             registries: HashMap::new(),
             allow: Vec::new(),
             timeouts: Timeouts::default(),
+            proxy: None,
             pseudonym: "darter".to_owned(),
         }
     }
@@ -247,11 +273,48 @@ pub(super) fn default_endpoint(name: &RegistryName) -> Result<Url, String> {
     parse_endpoint(&format!("https://{name}"))
 }
 
-fn endpoint(name: &RegistryName, text: &str) -> Result<Url, String> {
-    if text.is_empty() {
-        default_endpoint(name)
-    } else {
-        parse_endpoint(text)
+/// Where the registry is; the key of the configuration that is wrong, and what is wrong with it.
+fn endpoints(name: &RegistryName, raw: &RawRegistry) -> Result<Vec<Url>, (&'static str, String)> {
+    if raw.endpoints.is_empty() {
+        let one = match raw.endpoint.as_str() {
+            "" => default_endpoint(name),
+            text => parse_endpoint(text),
+        };
+        return one.map(|url| vec![url]).map_err(|told| ("endpoint", told));
+    }
+    let in_list = |told: String| ("endpoints", told);
+    if !raw.endpoint.is_empty() {
+        return Err(in_list(
+            "stands beside `endpoint`; write one of them".to_owned(),
+        ));
+    }
+    if ENDPOINTS_MAX < raw.endpoints.len() {
+        return Err(in_list(format!("must be at most {ENDPOINTS_MAX}")));
+    }
+    let mut all = Vec::new();
+    for text in &raw.endpoints {
+        let url = parse_endpoint(text).map_err(|told| in_list(format!("{text:?} {told}")))?;
+        if all.contains(&url) {
+            return Err(in_list(format!("{url} is there twice")));
+        }
+        all.push(url);
+    }
+    Ok(all)
+}
+
+/// Where the login is, if anywhere; its file must be one.
+fn login(
+    raw: &RawRegistry,
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<Option<PathBuf>, String> {
+    let path = &raw.docker_config;
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    let file = read(path).map_err(|error| format!("{} cannot be read: {error}", path.display()))?;
+    match docker_config::look_up(&file, &[]) {
+        Ok(_) => Ok(Some(path.clone())),
+        Err(told) => Err(format!("{} {told}", path.display())),
     }
 }
 
@@ -290,8 +353,9 @@ mod tests {
     #[track_caller]
     fn endpoint_of(name: &str, text: &str, expect: &str) {
         let config = check(&[raw(name, text)], &[], no_file).unwrap();
-        let endpoint = &config.registries[&name.parse().unwrap()].endpoint;
-        assert_eq!(endpoint.as_str(), expect);
+        let endpoints = &config.registries[&name.parse().unwrap()].endpoints;
+        let seen: Vec<&str> = endpoints.iter().map(Url::as_str).collect();
+        assert_eq!(seen, [expect]);
     }
 
     #[test]
@@ -309,6 +373,39 @@ mod tests {
             "https://m.example/hub/",
         );
         endpoint_of("[::1]:5000", "", "https://[::1]:5000/");
+    }
+
+    fn raw_of(endpoint: &str, endpoints: &[&str]) -> RawRegistry {
+        RawRegistry {
+            endpoints: endpoints.iter().map(ToString::to_string).collect(),
+            ..raw("r.example", endpoint)
+        }
+    }
+
+    #[test]
+    fn several_endpoints_are_kept_in_their_order() {
+        let raw = raw_of("", &["https://near.example", "http://10.0.0.1:5000"]);
+        let config = check(&[raw], &[], no_file).unwrap();
+        let endpoints = &config.registries[&"r.example".parse().unwrap()].endpoints;
+        let seen: Vec<&str> = endpoints.iter().map(Url::as_str).collect();
+        assert_eq!(seen, ["https://near.example/", "http://10.0.0.1:5000/"]);
+    }
+
+    #[test]
+    fn endpoints_that_are_too_many_the_same_or_beside_one_are_a_problem() {
+        let many: Vec<String> = (0..9).map(|n| format!("https://{n}.example")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        for raw in [
+            raw_of("https://a.example", &["https://b.example"]),
+            raw_of("", &["https://a.example", "https://A.example:443/"]),
+            raw_of("", &["https://a.example", ""]),
+            raw_of("", &["https://a.example", "ftp://b.example"]),
+            raw_of("", &many),
+        ] {
+            let told = check(std::slice::from_ref(&raw), &[], no_file).unwrap_err();
+            let keys: Vec<&str> = told.iter().map(|error| error.key.as_str()).collect();
+            assert_eq!(keys, ["proxy.registry[r.example].endpoints"], "{raw:?}");
+        }
     }
 
     #[test]
@@ -338,6 +435,7 @@ mod tests {
     fn every_problem_is_told_at_once() {
         let mut missing_ca = raw("c.example", "");
         missing_ca.ca = PathBuf::from("/none.pem");
+        missing_ca.docker_config = PathBuf::from("/none.json");
         let mut portless = raw("d.example", "");
         portless.also_trust = vec!["store.example:443".to_owned(), "store.example".to_owned()];
         let mut keyless = raw("e.example", "");
@@ -365,6 +463,7 @@ mod tests {
                 "proxy.registry[a.example].endpoint",
                 "proxy.registry[b.example].endpoint",
                 "proxy.registry[c.example].ca",
+                "proxy.registry[c.example].docker_config",
                 "proxy.registry[d.example].also_trust",
                 "proxy.registry[e.example].client_key",
                 "proxy.registry[f.example].client_key",

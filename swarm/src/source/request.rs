@@ -74,7 +74,8 @@ pub enum Redirects {
 pub enum Access {
     /// With none: anybody may read it.
     Anonymous,
-    /// With the caller's credential, anonymous having been refused, or with the certificate of this host.
+    /// With the caller's credential or this node's login, anonymous having been refused, or with the
+    /// certificate of this host.
     Caller,
 }
 

@@ -57,6 +57,8 @@ pub(super) enum Rule {
     },
     /// Every other name.
     Found { reach: Arc<Reach> },
+    /// The proxy before the upstreams, and nothing else: what lies behind it has no address here.
+    Proxy,
 }
 
 // === impl SystemNames ===
@@ -115,8 +117,8 @@ impl Rule {
     /// The addresses of `found` that may be connected to. When there is none, for what they are.
     fn judge(&self, host: &str, found: &[IpAddr]) -> Result<Vec<IpAddr>, ForbiddenName> {
         let trust = match self {
-            Self::Written { .. } if is_local_name(host) => Trust::Loopback,
-            Self::Written { .. } => Trust::Private,
+            Self::Written { .. } | Self::Proxy if is_local_name(host) => Trust::Loopback,
+            Self::Written { .. } | Self::Proxy => Trust::Private,
             Self::Found { reach } => reach.trust(),
         };
         let mut judged = Vec::new();
@@ -155,7 +157,7 @@ impl fmt::Debug for JudgedNames {
 }
 
 /// `localhost` and the names under it mean the loopback (RFC 6761, section 6.3).
-fn is_local_name(host: &str) -> bool {
+pub(super) fn is_local_name(host: &str) -> bool {
     let host = host.strip_suffix('.').unwrap_or(host);
     host == "localhost" || host.ends_with(".localhost")
 }

@@ -1,7 +1,7 @@
 //! Tokens of the distribution specification's flow: fetched once for all who need one, kept
 //! for most of their life.
 //!
-//! A token is kept under the registry and repository it is for, and under the fingerprint of the
+//! A token is kept under the endpoint and repository it is for, and under the fingerprint of the
 //! credential that bought it: one caller's token is never used for another, or for anonymous.
 
 use std::{
@@ -11,7 +11,7 @@ use std::{
 
 use http::{HeaderMap, HeaderValue, header};
 use moka::future::Cache;
-use protocol::{RegistryName, Repository};
+use protocol::Repository;
 use serde::Deserialize;
 use tokio::time::timeout;
 use url::Url;
@@ -19,11 +19,11 @@ use url::Url;
 use super::{
     challenge::BearerChallenge,
     clock,
-    credential::{Credential, Fingerprint},
+    credential::{Credential, Fingerprint, Scheme},
     error::{AnsweredBy, SourceError},
     metrics::{SourceMetrics, TokenFetch},
     request::Method,
-    upstream::Upstream,
+    upstream::{Upstream, UpstreamId},
 };
 
 /// The tokens of all registries.
@@ -33,10 +33,10 @@ pub(super) struct Tokens {
     metrics: SourceMetrics,
 }
 
-/// What a token is for: `repository:<repository>:pull` at one registry, as one caller.
+/// What a token is for: `repository:<repository>:pull` at one endpoint, as one caller.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Scope {
-    pub(super) registry: RegistryName,
+    pub(super) upstream: UpstreamId,
     pub(super) repository: Repository,
     /// `None` for anonymous.
     pub(super) identity: Option<Fingerprint>,
@@ -255,11 +255,20 @@ async fn fetch(scope: &Scope, purchase: Purchase<'_>) -> Result<Outcome, SourceE
     let url = token_url(scope, challenge, &upstream.endpoint)?;
     let mut headers = HeaderMap::new();
     headers.insert(header::ACCEPT, HeaderValue::from_static("application/json"));
-    if let Some(credential) = credential {
-        headers.insert(header::AUTHORIZATION, credential.header().clone());
-    }
     let asked_at = clock::now();
-    let response = upstream.dialer.send(Method::Get, &url, headers).await?;
+    let dialer = &upstream.dialer;
+    let response = match credential {
+        Some(credential) if credential.scheme() == Scheme::Refresh => {
+            let (url, form) = refresh_form(url, credential)?;
+            dialer.post(&url, headers, form).await?
+        }
+        credential => {
+            if let Some(credential) = credential {
+                headers.insert(header::AUTHORIZATION, credential.header().clone());
+            }
+            dialer.send(Method::Get, &url, headers).await?
+        }
+    };
     match response.status().as_u16() {
         200..=299 => {}
         400 | 401 | 403 | 404 => {
@@ -315,6 +324,39 @@ fn token_url(
     Ok(url)
 }
 
+/// What is posted to the token server, and where, for an identity token (RFC 6749, section 6): the
+/// query that we added is the form's, and only that.
+fn refresh_form(url: Url, credential: &Credential) -> Result<(Url, String), SourceError> {
+    let malformed = SourceError::Malformed("the identity token is no text");
+    let token = credential.header().to_str().map_err(|_| malformed)?;
+    let mut form = url::form_urlencoded::Serializer::new(String::new());
+    form.append_pair("grant_type", "refresh_token");
+    form.append_pair("client_id", "darter");
+    form.append_pair("refresh_token", token);
+    let of_form = |name: &str| name == "service" || name == "scope";
+    let scopes: Vec<String> = url
+        .query_pairs()
+        .filter(|(name, _)| name == "scope")
+        .map(|(_, scope)| scope.into_owned())
+        .collect();
+    let service = url.query_pairs().find(|(name, _)| name == "service");
+    if let Some((name, service)) = service {
+        form.append_pair(&name, &service);
+    }
+    form.append_pair("scope", &scopes.join(" "));
+    let rest: Vec<(String, String)> = url
+        .query_pairs()
+        .filter(|(name, _)| !of_form(name))
+        .map(|(name, value)| (name.into_owned(), value.into_owned()))
+        .collect();
+    let mut target = url.clone();
+    target.set_query(None);
+    if !rest.is_empty() {
+        target.query_pairs_mut().extend_pairs(rest);
+    }
+    Ok((target, form.finish()))
+}
+
 fn read_token(body: &[u8], asked_at: Instant) -> Result<(HeaderValue, Life), SourceError> {
     let malformed = SourceError::Malformed("the token server's answer holds no token");
     let answer: TokenAnswer = serde_json::from_slice(body).map_err(|_| malformed.clone())?;
@@ -339,7 +381,7 @@ mod tests {
 
     fn scope() -> Scope {
         Scope {
-            registry: "r.example".parse().unwrap(),
+            upstream: UpstreamId::default(),
             repository: "a/b".parse().unwrap(),
             identity: None,
         }
@@ -397,6 +439,17 @@ mod tests {
         for bad in ["", "/token", "ftp://t.example", "https://u:p@t.example/"] {
             url("http://r.example", bad, None, None);
         }
+    }
+
+    #[test]
+    fn an_identity_token_is_posted_and_stands_in_no_url() {
+        let url = "https://t.example/x?a=b&service=s&scope=x&scope=y";
+        let credential = Credential::refresh("secret&1").unwrap();
+        let (target, form) = refresh_form(Url::parse(url).unwrap(), &credential).unwrap();
+        assert_eq!(target.as_str(), "https://t.example/x?a=b");
+        let expect = "grant_type=refresh_token&client_id=darter&refresh_token=secret%261\
+                      &service=s&scope=x+y";
+        assert_eq!(form, expect);
     }
 
     #[test]

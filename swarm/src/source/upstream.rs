@@ -1,6 +1,7 @@
-//! One registry: its URLs, its connections, and one request with the redirects that follow it.
+//! One endpoint of a registry: its URLs, its connections, and one request with the redirects that
+//! follow it.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use http::{HeaderMap, HeaderValue, header};
 use protocol::RegistryName;
@@ -14,26 +15,32 @@ use super::{
     clock,
     dial::Dialer,
     error::{AnsweredBy, Awaited, SourceError},
+    login::Login,
     range::ContentRange,
     rate_limit::RateLimit,
     redirect,
     registry::is_docker_hub,
     request::{Access, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse},
     retry,
-    silence::Silence,
 };
 
-/// One registry.
+/// One endpoint of one registry.
 #[derive(Debug)]
 pub(super) struct Upstream {
+    pub(super) id: UpstreamId,
     pub(super) endpoint: Url,
     pub(super) dialer: Dialer,
+    /// Of this node, where it has one.
+    pub(super) login: Option<Login>,
     is_hub: bool,
     slots: Arc<Semaphore>,
-    silence: Mutex<Silence>,
 }
 
-/// Requests to one registry that are under way at once, their bodies included.
+/// Tells the endpoints of all registries apart: what one of them gave is never shown to another.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
+pub(super) struct UpstreamId(Arc<str>);
+
+/// Requests to one endpoint that are under way at once, their bodies included.
 pub(super) const SLOTS_MAX: usize = 64;
 /// How long a request waits for one of them.
 const SLOT_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -52,17 +59,18 @@ const MANIFEST_TYPES: &str = "application/vnd.oci.image.index.v1+json, \
 impl Upstream {
     pub(super) fn new(name: &RegistryName, endpoint: Url, dialer: Dialer) -> Self {
         Self {
+            id: UpstreamId(format!("{name} {endpoint}").into()),
             endpoint,
             dialer,
+            login: None,
             is_hub: is_docker_hub(name),
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
-            silence: Mutex::default(),
         }
     }
 
-    /// What is known of its silence.
-    pub(super) fn silence(&self) -> MutexGuard<'_, Silence> {
-        self.silence.lock().unwrap_or_else(PoisonError::into_inner)
+    /// Whether as many requests are under way as may be.
+    pub(super) fn is_full(&self) -> bool {
+        self.slots.available_permits() == 0
     }
 
     pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {

@@ -1,7 +1,7 @@
 //! The attempt that a driver works on: its content, its file, and the digests that prove it.
 //!
-//! Invariant: a piece is told to others only after a signed batch that covers it; private content
-//! is never signed, so it is never told.
+//! Invariant: a piece is told to others only after a signed batch that covers it, and every batch says
+//! who may see the content: what is private stays so on every host.
 
 mod batches;
 
@@ -39,6 +39,8 @@ pub(crate) struct Attempt {
     partial: Range<u64>,
     from_source: PieceSet,
     fetcher: Option<HostId>,
+    /// The upstream let in the client whose wish this download is.
+    is_let_in: bool,
 }
 
 /// On whose word a batch counts before the digest of the whole holds.
@@ -69,6 +71,7 @@ impl Attempt {
             partial: 0..0,
             from_source: PieceSet::default(),
             fetcher: None,
+            is_let_in: false,
         }
     }
 
@@ -78,8 +81,7 @@ impl Attempt {
         let found = tokio::task::spawn_blocking(move || store.lookup(task)).await;
         let Ok(Some(file)) = found else { return };
         let content = file.content();
-        // What is private is had anew, so that the upstream says who may.
-        if content.layout.size().is_none() || content.visibility != Visibility::Public {
+        if content.layout.size().is_none() {
             return;
         }
         self.id = content.attempt;
@@ -131,6 +133,7 @@ impl Attempt {
         *self = Self {
             id: begin.attempt.unwrap_or(fresh.id),
             fetcher,
+            is_let_in: self.is_let_in,
             ..fresh
         };
         let content = Content {
@@ -176,10 +179,14 @@ impl Attempt {
         self.file.clone().map(|file| Place { file, layout })
     }
 
-    /// Whether it may be told to other hosts; unknown content is not private yet.
-    pub(crate) fn is_private(&self) -> bool {
-        let visibility = self.content.as_ref().map(|content| &content.visibility);
-        matches!(visibility, Some(Visibility::Private { .. }))
+    /// Who may see it, where that is known.
+    pub(crate) fn visibility(&self) -> Option<&Visibility> {
+        self.content.as_ref().map(|content| &content.visibility)
+    }
+
+    /// The upstream let this host's own client in.
+    pub(crate) fn let_in(&mut self) {
+        self.is_let_in = true;
     }
 
     /// The host to whom the scheduler granted the source, beside the seeds.
@@ -260,8 +267,9 @@ impl Attempt {
     /// Whether nothing is here of an attempt at a content as large as that of `begin`, so that
     /// nobody would notice another in its place.
     pub(crate) fn is_empty_like(&self, begin: &Begin) -> bool {
-        let is_empty = self.held.is_empty() && self.partial.is_empty() && !self.is_private();
-        is_empty && begin.attempt.is_some() && self.layout() == Some(begin.layout)
+        let is_empty = self.held.is_empty() && self.partial.is_empty();
+        let is_same = self.visibility() == Some(&begin.visibility);
+        is_empty && is_same && begin.attempt.is_some() && self.layout() == Some(begin.layout)
     }
 
     /// Shows everybody on this host how far the attempt has come.
@@ -274,6 +282,7 @@ impl Attempt {
                 || seen.batches.len() != self.batches.len()
                 || seen.partial != self.partial
                 || seen.content != self.content
+                || seen.is_let_in != self.is_let_in
                 // Whoever waits for a first word wants to know whom this host waits for.
                 || (seen.content.is_none() && seen.asking != asking);
             if is_news {
@@ -281,6 +290,7 @@ impl Attempt {
                 seen.file.clone_from(&self.file);
                 seen.held.clone_from(&self.held);
                 seen.is_unvouched = self.is_unvouched;
+                seen.is_let_in = self.is_let_in;
                 seen.partial = self.partial.clone();
                 seen.from_source.clone_from(&self.from_source);
                 seen.asking = asking;

@@ -8,10 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use protocol::{
-    Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Role,
-    scheduler::{Failure, Outcome},
-};
+use protocol::{Host, HostId, Layout, PieceDigest, PieceIndex, PieceSet, Role};
 use rustls_pki_types::UnixTime;
 use tokio::{
     sync::{mpsc, watch},
@@ -30,6 +27,7 @@ use super::{
 use crate::{
     conductor::{Conductor, Event, ReaderId, RunId},
     open::OpenRequest,
+    source::Access,
 };
 
 /// The reader that stands for an order to have it all, with nobody reading.
@@ -218,6 +216,9 @@ impl Driver {
         match report {
             SourceReport::Began(answer, reply) => {
                 let begin = Begin::from_source(&answer, &self.wish.origin);
+                if answer.access == Access::Caller {
+                    self.attempt.let_in();
+                }
                 if let Some(place) = self.begin(begin).await {
                     // A run that was stopped meanwhile wants no place.
                     let _ = reply.send(place);
@@ -251,13 +252,6 @@ impl Driver {
             .await
         {
             Ok(place) => {
-                if self.attempt.is_private() {
-                    // Others must ask for themselves, by their own right.
-                    self.report
-                        .finished(Outcome::Failed(Failure::Refused))
-                        .await;
-                    self.report.go_silent();
-                }
                 // A new attempt may have replaced what the store had.
                 for piece in self.conductor.pieces_had().clone().iter() {
                     if !self.attempt.held().contains(piece) {

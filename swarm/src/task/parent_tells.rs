@@ -21,7 +21,9 @@ impl Driver {
                 media_type,
                 ..
             } => {
-                let visibility = Visibility::Public;
+                // A batch tells it, and what has no pieces has no secret.
+                let visibility = self.attempt.visibility().cloned();
+                let visibility = visibility.unwrap_or(Visibility::Public);
                 let begin = Begin {
                     attempt: Some(attempt),
                     layout,
@@ -60,7 +62,7 @@ impl Driver {
             attempt: Some(batch.attempt),
             layout: batch.layout,
             media_type: proof.media_type.clone(),
-            visibility: Visibility::Public,
+            visibility: batch.visibility.clone(),
         };
         let signed = proof.batch.clone();
         if self.parent_signs(Some(begin), signed).await.is_err() {
@@ -131,6 +133,10 @@ impl Driver {
         if layout.map(|layout| layout.piece_len()) != Some(batch.layout.piece_len()) {
             return Err(ParentFailure::Lied);
         }
+        let is_seen = |known: &Visibility| known.is_as_open_as(&batch.visibility);
+        if offer.is_none() && !self.attempt.visibility().is_none_or(is_seen) {
+            return Err(ParentFailure::Gone);
+        }
         let is_old = |(piece, _): &_| self.attempt.is_proven(*piece);
         if offer.is_none() && batch.digests.iter().all(is_old) {
             return Ok(());
@@ -151,7 +157,12 @@ impl Driver {
             if !self.may_become(&offer) {
                 return Err(ParentFailure::Gone);
             }
-            self.begin(offer).await;
+            let visibility = signed.batch.visibility.clone();
+            self.begin(Begin {
+                visibility,
+                ..offer
+            })
+            .await;
         }
         let bytes = signed.to_bytes();
         if self.attempt.take_batch(signed, word) {

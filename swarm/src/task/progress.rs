@@ -28,6 +28,8 @@ pub struct Progress {
     /// Nobody with the right to vouches for them: clients on this host may have none before the
     /// whole holds.
     pub is_unvouched: bool,
+    /// The upstream let in the client whose wish began this download, by that client's own credential.
+    pub is_let_in: bool,
     /// Bytes of pieces still arriving that this host's own fetch has written. Readers on this host
     /// may have them; nobody else may.
     pub partial: Range<u64>,
@@ -76,17 +78,16 @@ pub enum TaskFailure {
     Cancelled,
 }
 
-/// A task that may be shared with other hosts: public, with pieces or about to have some.
+/// A task that is shared with other hosts: with pieces, or about to have some.
 #[derive(Debug, Clone)]
 pub struct Shared {
     pub progress: watch::Receiver<Progress>,
 }
 
-/// Where the peer server finds the tasks that it may share.
+/// Where the peer server finds the tasks that it shares.
 #[async_trait::async_trait]
 pub trait Shelf: Send + Sync + std::fmt::Debug {
-    /// The task, if this host holds it or is fetching it and may share it. `None` at once where
-    /// it does not.
+    /// The task, if this host holds it or is fetching it. `None` at once where it does not.
     async fn follow(&self, task: TaskId) -> Option<Shared>;
 
     /// As `follow`; a seed that does not have the task begins to.

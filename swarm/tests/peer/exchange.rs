@@ -1,6 +1,6 @@
 //! Pieces over real mutual TLS, from a parent's store to a child.
 
-use protocol::{AttemptId, Host, PieceIndex, Visibility};
+use protocol::{AttemptId, Host, PieceIndex};
 use swarm::peer::{PeerServerConfig, PieceError, PieceRun};
 
 use super::{ATTEMPT, Parent, Stored, authority, client, counted, eventually, fetch};
@@ -62,15 +62,6 @@ async fn what_a_parent_may_not_give_out_is_gone() {
         .shelf
         .change(stored.task, |progress| progress.batches.clear());
     gone(stored.run(3..5)).await;
-
-    parent.shelf.put(stored.task, stored.progress.clone());
-    parent.shelf.change(stored.task, |progress| {
-        let content = progress.content.as_mut().unwrap();
-        content.visibility = Visibility::Private {
-            origins: Vec::new(),
-        };
-    });
-    gone(stored.run(0..1)).await;
 
     parent.shelf.put(stored.task, stored.progress.clone());
     fetch(&client, &parent.host, stored.run(0..1))

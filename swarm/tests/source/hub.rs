@@ -16,10 +16,11 @@ use super::{
 async fn told_by(name: &str, endpoint: SocketAddr) -> Vec<String> {
     let name: RegistryName = name.parse().expect("a registry name");
     let registry = RegistryConfig {
-        endpoint: format!("http://{endpoint}/").parse().expect("a URL"),
+        endpoints: vec![format!("http://{endpoint}/").parse().expect("a URL")],
         also_trust: Vec::new(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let config = Config {
         registries: HashMap::from([(name.clone(), registry)]),

@@ -1,8 +1,12 @@
 //! The upstream side against registries that misbehave as they are told to.
 
+mod corporate;
+mod endpoints;
 mod hub;
+mod login;
 mod places;
 mod registry;
+mod reload;
 mod rights;
 mod throttled;
 mod tls;
@@ -12,9 +16,9 @@ use std::{collections::HashMap, net::SocketAddr, sync::Arc, time::Duration};
 
 use protocol::{ContentKind, Digest, Origin, RegistryName};
 use swarm::source::{
-    Access, Authority, ByteRange, Config, Credential, FetchRequest, Method, Names, Redirects,
-    Reference, RegistryConfig, Resource, SourceError, SourceMetrics, SystemNames, Timeouts,
-    UpstreamRequest, Upstreams,
+    Access, Authority, ByteRange, Config, Credential, FetchRequest, Method, Names, Outside,
+    Redirects, Reference, RegistryConfig, Resource, SourceError, SourceMetrics, SystemNames,
+    Timeouts, UpstreamRequest, Upstreams,
 };
 use url::Url;
 
@@ -53,13 +57,14 @@ fn upstreams_that_wait(
         Url::parse(&format!("http://{address}/")).expect("an address makes a URL")
     };
     let registry = RegistryConfig {
-        endpoint: url(&endpoint),
+        endpoints: vec![url(&endpoint)],
         also_trust: also
             .iter()
             .filter_map(|address| Authority::of(&url(address)))
             .collect(),
         ca: Vec::new(),
         client: None,
+        docker_config: None,
     };
     let timeouts = Timeouts {
         connect: Duration::from_secs(5),
@@ -83,7 +88,11 @@ fn upstreams_of(
         ..Config::default()
     };
     let metrics = SourceMetrics::register(&prometheus::Registry::new()).expect("a fresh registry");
-    Upstreams::with_names(config, metrics, names).expect("no CA that could be wrong")
+    let outside = Outside {
+        names,
+        ..Outside::default()
+    };
+    Upstreams::with_outside(config, metrics, outside).expect("no CA that could be wrong")
 }
 
 fn fetch_request(
@@ -149,4 +158,11 @@ fn manifest_request(method: Method, redirects: Redirects) -> UpstreamRequest {
 
 fn credential(text: &str) -> Option<Credential> {
     Credential::from_header(&http::HeaderValue::from_str(text).expect("a header value"))
+}
+
+/// Time passes in no time.
+async fn pass(time: Duration) {
+    tokio::time::pause();
+    tokio::time::advance(time).await;
+    tokio::time::resume();
 }

@@ -13,7 +13,7 @@ use swarm::source::{Access, SourceError, SystemNames};
 use tokio::time::timeout;
 
 use super::{
-    credential, fetch_blob,
+    credential, fetch_blob, pass,
     registry::{Asked, Registry, Reply},
     upstreams, upstreams_that_wait,
 };
@@ -319,13 +319,6 @@ async fn what_is_public_when_it_begins_is_not_finished_with_the_credential() {
         "{outcome:?}"
     );
     assert_eq!(seen(&registry), ["content -", "content -"]);
-}
-
-/// Time passes in no time.
-async fn pass(time: Duration) {
-    tokio::time::pause();
-    tokio::time::advance(time).await;
-    tokio::time::resume();
 }
 
 #[tokio::test]

@@ -144,10 +144,11 @@ impl TlsRegistry {
 
     fn config(&self, ca: &[&Ca]) -> RegistryConfig {
         RegistryConfig {
-            endpoint: self.url(),
+            endpoints: vec![self.url()],
             also_trust: Vec::new(),
             ca: ca.iter().map(|ca| ca.certificate()).collect(),
             client: None,
+            docker_config: None,
         }
     }
 

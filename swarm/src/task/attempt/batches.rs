@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use protocol::{
-    Identity, PieceBatch, PieceDigest, PieceIndex, PieceSet, Proof, SignedBatch, Visibility,
+    Identity, PieceBatch, PieceDigest, PieceIndex, PieceSet, Proof, SignedBatch,
     batch::BATCH_PIECES_MAX,
 };
 
@@ -70,10 +70,6 @@ impl Attempt {
         let Some(content) = self.content.as_ref().filter(|_| !self.unsigned.is_empty()) else {
             return Vec::new();
         };
-        if content.visibility != Visibility::Public {
-            self.unsigned.clear();
-            return Vec::new();
-        }
         let unsigned = std::mem::take(&mut self.unsigned);
         let batch = |digests: &[(PieceIndex, PieceDigest)]| PieceBatch {
             task: self.task,

@@ -1,0 +1,363 @@
+//! Who may read what, as its registry has said: decisions by registry, repository, credential and
+//! digest, learned from what the registry gives, else by one HEAD that all who ask at once share.
+//!
+//! Invariant: nothing that is not known to be everybody's is looked for in the cache, here or on other
+//! hosts, before the registry of the request has let this very caller see it in this very repository.
+//! So a refusal takes the same way whether a content is held or not.
+
+mod decision;
+mod listed;
+
+use std::{
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::FutureExt as _;
+use moka::future::Cache;
+use protocol::{Digest, RegistryName, Repository};
+use swarm::source::{
+    Access, ByteRange, Credential, Fingerprint, Method, Patience, Redirects, SourceError,
+    UpstreamRequest, UpstreamResponse,
+};
+
+use self::decision::{Decision, Verdict};
+pub use self::decision::{GRACE_MAX, RightTimes};
+use crate::{
+    answer::Ask,
+    blob::{Named, head},
+    engine::Upstream,
+    error::Refusal,
+    flights::Flights,
+    metrics::RightAnswer,
+    route::Target,
+    serve::Proxy,
+    upstream,
+};
+
+/// What is known of who may read what.
+#[derive(Debug)]
+pub(crate) struct Rights {
+    decisions: Cache<Key, Decision>,
+    questions: Flights<(Key, Patience), Result<Seen, Arc<SourceError>>>,
+    clock: fn() -> SystemTime,
+}
+
+/// A reader and a content in its repository.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Key {
+    registry: RegistryName,
+    repository: Repository,
+    digest: Digest,
+    reader: Reader,
+}
+
+/// For whom a decision holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Reader {
+    Anybody,
+    Bearer(Fingerprint),
+}
+
+/// What the registry told of a content that it let somebody see.
+#[derive(Debug, Clone, Copy)]
+struct Seen {
+    access: Access,
+    size: Option<u64>,
+}
+
+/// The registry lets the caller read, and what was learned of the content with it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Proven {
+    pub(crate) size: Option<u64>,
+}
+
+/// Why there is no right to read.
+#[derive(Debug)]
+pub(crate) struct Unproven {
+    pub(crate) refusal: Refusal,
+    /// The registry said nothing: what is everybody's may be given all the same.
+    pub(crate) is_outage: bool,
+}
+
+/// Decisions kept at once; the least used go first.
+const DECISIONS_MAX: u64 = 32_768;
+
+// === impl Rights ===
+
+impl Rights {
+    pub(crate) fn new(clock: fn() -> SystemTime) -> Self {
+        Self {
+            decisions: Cache::new(DECISIONS_MAX),
+            questions: Flights::default(),
+            clock,
+        }
+    }
+
+    /// The registry let `credential` see `digest` in the repository of `target`.
+    async fn allow(
+        &self,
+        times: &RightTimes,
+        (target, digest): (&Target, Digest),
+        access: Access,
+        credential: Option<&Credential>,
+    ) {
+        let reader = match access {
+            Access::Anonymous => Reader::Anybody,
+            Access::Caller => Reader::of(credential),
+        };
+        let stands_for = match reader {
+            Reader::Anybody => times.public,
+            Reader::Bearer(_) => {
+                let expires_at = credential.and_then(Credential::expires_at);
+                times.allowed_for(expires_at, (self.clock)())
+            }
+        };
+        let until = now() + stands_for;
+        let key = key(target, digest, reader);
+        let known = self.decisions.get(&key).await;
+        let is_listed =
+            matches!(known, Some(Decision::Allowed { is_listed: true, until }) if now() < until);
+        let allowed = Decision::Allowed { until, is_listed };
+        self.decisions.insert(key, allowed).await;
+    }
+
+    /// The registry gave `document`, whose digest is `digest`: who may read it may read what it lists.
+    pub(crate) async fn learn(
+        &self,
+        target: &Target,
+        digest: Digest,
+        document: &[u8],
+        credential: Option<&Credential>,
+    ) {
+        for reader in Reader::all(credential) {
+            let vouching = key(target, digest, reader);
+            let Some(Decision::Allowed {
+                until,
+                is_listed: false,
+            }) = self.decisions.get(&vouching).await
+            else {
+                continue;
+            };
+            for digest in listed::listed(document) {
+                let key = key(target, digest, reader);
+                let allowed = Decision::Allowed {
+                    until,
+                    is_listed: false,
+                };
+                self.decisions.insert(key, allowed).await;
+            }
+            let is_listed = true;
+            let allowed = Decision::Allowed { until, is_listed };
+            self.decisions.insert(vouching, allowed).await;
+        }
+    }
+
+    /// What is decided about this caller already.
+    async fn verdict(
+        &self,
+        grace: Duration,
+        (target, digest): (&Target, Digest),
+        own: Reader,
+    ) -> Verdict {
+        let now = now();
+        let judge = async |reader| {
+            let decision = self.decisions.get(&key(target, digest, reader)).await;
+            Decision::judge(decision.as_ref(), now, grace)
+        };
+        let everybodys = judge(Reader::Anybody).await;
+        match (own, &everybodys) {
+            (_, Verdict::Allowed) | (Reader::Anybody, _) => everybodys,
+            (Reader::Bearer(_), Verdict::Lapsed) => match judge(own).await {
+                Verdict::Unknown => everybodys,
+                verdict => verdict,
+            },
+            // A refusal of those who show nothing is none of this caller.
+            (Reader::Bearer(_), Verdict::Denied(_) | Verdict::Unknown) => judge(own).await,
+        }
+    }
+
+    async fn deny(&self, key: Key, refusal: &Refusal, stands_for: Duration) {
+        let denied = Decision::Denied {
+            until: now() + stands_for,
+            refusal: Arc::new(refusal.clone()),
+        };
+        self.decisions.insert(key, denied).await;
+    }
+}
+
+// === impl Reader ===
+
+impl Reader {
+    fn of(credential: Option<&Credential>) -> Self {
+        credential.map_or(Self::Anybody, |credential| {
+            Self::Bearer(credential.fingerprint())
+        })
+    }
+
+    /// As whom a caller may read.
+    fn all(credential: Option<&Credential>) -> impl Iterator<Item = Self> {
+        let own = credential.map(|credential| Self::Bearer(credential.fingerprint()));
+        std::iter::once(Self::Anybody).chain(own)
+    }
+}
+
+// === impl Proxy ===
+
+impl Proxy {
+    /// Whether this caller may read `named` in the repository of `target`: as was decided, else as the
+    /// registry says now.
+    pub(crate) async fn may_read(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+    ) -> Result<Proven, Unproven> {
+        let own = Reader::of(ask.credential.as_ref());
+        let verdict = self.verdict(target, named, own).await;
+        let is_lapsed = match verdict {
+            Verdict::Allowed => {
+                self.metrics.right(RightAnswer::Known);
+                return Ok(Proven { size: None });
+            }
+            Verdict::Denied(refusal) => {
+                self.metrics.right(RightAnswer::Refused);
+                let (refusal, is_outage) = (Refusal::clone(&refusal), false);
+                return Err(Unproven { refusal, is_outage });
+            }
+            Verdict::Lapsed => true,
+            Verdict::Unknown => false,
+        };
+        let question = (key(target, named.digest, own), ask.patience());
+        let request = head(ask, target, named, Redirects::Stop);
+        let source = Arc::clone(&self.upstream);
+        let patience = ask.patience();
+        let asked = self.rights.questions.join(&question, || {
+            async move { look(source, request, patience).await.map_err(Arc::new) }.boxed()
+        });
+        match asked.await {
+            Ok(seen) => {
+                self.metrics.right(RightAnswer::Asked);
+                self.saw(ask, target, named, seen.access).await;
+                Ok(Proven { size: seen.size })
+            }
+            Err(error) if is_lapsed && upstream::is_outage(&error) => {
+                self.metrics.right(RightAnswer::Grace);
+                Ok(Proven { size: None })
+            }
+            Err(error) => Err(self.unproven(ask, target, named, &error).await),
+        }
+    }
+
+    /// The registry let this caller see `named`, with this right.
+    pub(crate) async fn saw(&self, ask: &Ask, target: &Target, named: Named, access: Access) {
+        let credential = ask.credential.as_ref();
+        let times = &self.config().rights;
+        self.rights
+            .allow(times, (target, named.digest), access, credential)
+            .await;
+    }
+
+    /// The refusal that `error` of the registry is, remembered where it says no to this caller.
+    pub(crate) async fn unproven(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+        error: &SourceError,
+    ) -> Unproven {
+        self.metrics.right(RightAnswer::Refused);
+        let mut refusal = upstream::refusal(error, named.missing());
+        // A HEAD has no body: with the registry's words a refusal would tell how it was asked.
+        refusal.upstream = None;
+        if matches!(error, SourceError::Refused(_)) {
+            let own = Reader::of(ask.credential.as_ref());
+            let stands_for = self.config().rights.deny;
+            let key = key(target, named.digest, own);
+            self.rights.deny(key, &refusal, stands_for).await;
+        }
+        let is_outage = upstream::is_outage(error);
+        Unproven { refusal, is_outage }
+    }
+
+    /// The refusal of a moment ago, where this caller was refused then.
+    pub(crate) async fn refused_lately(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+    ) -> Option<Refusal> {
+        let own = Reader::of(ask.credential.as_ref());
+        match self.verdict(target, named, own).await {
+            Verdict::Denied(refusal) => Some(Refusal::clone(&refusal)),
+            Verdict::Allowed | Verdict::Lapsed | Verdict::Unknown => None,
+        }
+    }
+
+    async fn verdict(&self, target: &Target, named: Named, own: Reader) -> Verdict {
+        let grace = self.config().rights.grace;
+        let content = (target, named.digest);
+        self.rights.verdict(grace, content, own).await
+    }
+}
+
+/// Asks the registry whether it lets somebody see a content. A redirect is a yes, and is not followed:
+/// where it leads has no say in who may read.
+async fn look(
+    source: Arc<dyn Upstream>,
+    request: UpstreamRequest,
+    patience: Patience,
+) -> Result<Seen, SourceError> {
+    let is_refused = |error: &SourceError| match error {
+        SourceError::Status(answer) => answer.status == http::StatusCode::METHOD_NOT_ALLOWED,
+        _ => false,
+    };
+    let response = match source.send(request.clone(), patience).await {
+        // Some registries have no HEAD.
+        Err(error) if is_refused(&error) => {
+            let range = Some(ByteRange {
+                start: 0,
+                end: Some(1),
+            });
+            let request = UpstreamRequest {
+                method: Method::Get,
+                range,
+                ..request
+            };
+            let response = source.send(request, patience).await?;
+            let total = response.content_range.and_then(|range| range.total);
+            return Ok(Seen {
+                access: response.access,
+                size: total,
+            });
+        }
+        response => response?,
+    };
+    Ok(Seen {
+        access: response.access,
+        size: size_of(&response),
+    })
+}
+
+fn size_of(response: &UpstreamResponse) -> Option<u64> {
+    response
+        .content_length
+        .filter(|_| response.status.is_success())
+}
+
+fn key(target: &Target, digest: Digest, reader: Reader) -> Key {
+    Key {
+        registry: target.registry.clone(),
+        repository: target.repository.clone(),
+        digest,
+        reader,
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "this is where decisions meet the clock"
+)]
+fn now() -> Instant {
+    tokio::time::Instant::now().into_std()
+}

@@ -1,0 +1,36 @@
+//! The certificate of one token registry, and the authority that its clients believe.
+
+use std::{fs, net::IpAddr, path::Path, sync::Arc};
+
+use anyhow::Result;
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
+use rustls::{
+    ServerConfig,
+    pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
+};
+use tokio_rustls::TlsAcceptor;
+
+/// Makes both, and writes the authority's into `directory`, where nothing else may be: Go's clients
+/// read whole directories.
+pub(super) fn write(directory: &Path, places: [IpAddr; 3]) -> Result<TlsAcceptor> {
+    fs::create_dir_all(directory)?;
+    let mut params = CertificateParams::new(Vec::new())?;
+    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
+    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    fs::write(directory.join("ca.crt"), ca.pem())?;
+    let mut names: Vec<String> = places.iter().map(ToString::to_string).collect();
+    names.sort();
+    names.dedup();
+    names.push("localhost".to_owned());
+    let key = KeyPair::generate()?;
+    let leaf = CertificateParams::new(names)?.signed_by(&key, &ca)?;
+    let chain = vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?;
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let mut config = ServerConfig::builder_with_provider(provider)
+        .with_safe_default_protocol_versions()?
+        .with_no_client_auth()
+        .with_single_cert(chain, key)?;
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    Ok(TlsAcceptor::from(Arc::new(config)))
+}

@@ -1,0 +1,245 @@
+//! Requests that are written to be read in two ways, and connections that are never done: bounded,
+//! each answered at most once, and other clients are served.
+
+use std::{
+    io::{ErrorKind, Read as _, Write as _},
+    net::{SocketAddr, TcpStream},
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use registry_compat_tests::{can_run, http::Request, process::Stopwatch};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use tokio::{io::AsyncWriteExt as _, task::JoinSet, time::timeout};
+
+use super::Stage;
+
+/// What is wrong, what comes after the request line, and the statuses that may come back.
+type Case = (&'static str, String, &'static [u16]);
+
+/// A request that must never be carried out.
+const SMUGGLED: &str =
+    "GET /v2/team/own/manifests/smuggled?ns=registry.test HTTP/1.1\r\nHost: x\r\n\r\n";
+
+/// The connections of the test that never say anything whole.
+const IDLE: usize = 10_000;
+/// How long a connection may take to be made; those that wait for room are made all the same.
+const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// What a client is ready to wait for.
+const CLIENT_LIMIT: Duration = Duration::from_secs(25);
+
+/// Everything that comes back until the connection ends or is silent.
+fn answers(address: SocketAddr, request: &[u8]) -> Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    stream.set_read_timeout(Some(Duration::from_millis(700)))?;
+    stream.set_write_timeout(Some(Duration::from_secs(10)))?;
+    // Who is refused in the middle of writing reads why.
+    let _refused_early = stream.write_all(request);
+    let mut told = Vec::new();
+    let mut buffer = [0; 16 << 10];
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => break,
+            Ok(count) => told.extend_from_slice(&buffer[..count]),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(_) => break,
+        }
+    }
+    Ok(String::from_utf8_lossy(&told).into_owned())
+}
+
+/// The statuses of all answers.
+fn statuses(told: &str) -> Vec<u16> {
+    let after = told.split("HTTP/1.1 ").skip(1);
+    let numbers = after.filter_map(|rest| rest.get(..3)?.parse().ok());
+    numbers.collect()
+}
+
+/// Bodies that end in two places. With both a length and chunks the chunks count, and the connection
+/// ends (RFC 9112, section 6.3).
+fn framings() -> Vec<Case> {
+    let refused: &[u16] = &[400];
+    let once: &[u16] = &[200, 400];
+    let framings = [
+        (
+            "length and chunked",
+            "Content-Length: 90|Transfer-Encoding: chunked",
+            once,
+        ),
+        (
+            "chunked and length",
+            "Transfer-Encoding: chunked|Content-Length: 4",
+            once,
+        ),
+        (
+            "two lengths",
+            "Content-Length: 0|Content-Length: 80",
+            refused,
+        ),
+        ("a length with a sign", "Content-Length: +80", refused),
+        ("a list of lengths", "Content-Length: 0, 80", refused),
+        (
+            "another coding last",
+            "Transfer-Encoding: chunked, identity",
+            refused,
+        ),
+        ("an unknown coding", "Transfer-Encoding: xchunked", refused),
+        (
+            "a space before the colon",
+            "Transfer-Encoding : chunked",
+            refused,
+        ),
+    ];
+    framings
+        .into_iter()
+        .map(|(what, framing, expect)| {
+            let framing = framing.replace('|', "\r\n");
+            let rest = format!("Host: x\r\n{framing}\r\n\r\n0\r\n\r\n{SMUGGLED}");
+            (what, rest, expect)
+        })
+        .collect()
+}
+
+/// Heads that are none, or too large.
+fn heads() -> Vec<Case> {
+    let many: String = (0..10_000).map(|n| format!("X-{n}: y\r\n")).collect();
+    let huge = format!("X-Huge: {}\r\n", "y".repeat(1 << 20));
+    let refused: &[u16] = &[400];
+    let told = |text: &str| format!("{text}\r\n\r\n");
+    vec![
+        ("good", told("Host: x"), &[200]),
+        (
+            "a folded header",
+            told("Host: x\r\nX-Folded: a\r\n b"),
+            refused,
+        ),
+        (
+            "a header that begins with a space",
+            told("Host: x\r\n X-A: a"),
+            refused,
+        ),
+        ("bare LF", "Host: x\nX-A: b\n\n".to_owned(), &[200, 400]),
+        ("bare CR", told("Host: x\rX-A: b"), refused),
+        ("a zero byte", told("Host: x\r\nX-A: \0"), refused),
+        ("two hosts", told("Host: x\r\nHost: y"), refused),
+        ("no host", told("X-A: b"), refused),
+        ("a huge header", format!("Host: x\r\n{huge}\r\n"), &[431]),
+        ("10 000 headers", format!("Host: x\r\n{many}\r\n"), &[431]),
+    ]
+}
+
+#[test]
+fn a_request_that_can_be_read_in_two_ways_is_refused_or_answered_once() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("")?;
+    let mut told = Vec::new();
+    for (what, rest, expect) in framings().into_iter().chain(heads()) {
+        let request = format!("GET /v2/ HTTP/1.1\r\n{rest}");
+        let seen = statuses(&answers(stage.proxy, request.as_bytes())?);
+        if seen.len() != 1 || !expect.contains(&seen[0]) {
+            told.push(format!("{what}: {seen:?}, not one of {expect:?}"));
+        }
+        // Whatever was sent, the next client is answered.
+        let next = Request::get("/v2/").fetch(stage.proxy)?;
+        ensure!(next.status == 200, "after {what}");
+    }
+    ensure!(told.is_empty(), "{}", told.join("\n"));
+    ensure!(
+        stage.registry.heard().is_empty(),
+        "the smuggled request was carried out"
+    );
+    stage.darter.stop()
+}
+
+/// The longest that a head may take is `idle_timeout`, however often a byte of it comes.
+#[test]
+fn a_head_that_comes_byte_by_byte_ends_in_time() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("idle_timeout = \"2s\"")?;
+    let head = format!("GET /v2/ HTTP/1.1\r\nX-Slow: {}", "y".repeat(1_000));
+    for begun in ["", "GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n"] {
+        let mut stream = TcpStream::connect(stage.proxy)?;
+        stream.set_read_timeout(Some(Duration::from_millis(100)))?;
+        stream.write_all(begun.as_bytes())?;
+        let watch = Stopwatch::start();
+        let mut buffer = [0; 4096];
+        let mut bytes = head.bytes();
+        loop {
+            ensure!(
+                watch.elapsed() < CLIENT_LIMIT,
+                "after {begun:?} it is still open"
+            );
+            match stream.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(_) => continue,
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+                Err(_) => break,
+            }
+            let next = bytes.next().context("the head was taken to its end")?;
+            if stream.write_all(&[next]).is_err() {
+                break;
+            }
+        }
+        ensure!(
+            watch.elapsed() < Duration::from_secs(8),
+            "{:?}",
+            watch.elapsed()
+        );
+    }
+    stage.darter.stop()
+}
+
+/// More than Darter holds at once: who really asks is served when those are over that say nothing.
+#[test]
+fn ten_thousand_connections_that_say_nothing_whole_keep_nobody_out_for_long() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let wanted = IDLE as u64 + 1_000;
+    let had = getrlimit(Resource::Nofile);
+    if had.current.is_some_and(|current| current < wanted) {
+        let maximum = had.maximum.map(|maximum| maximum.max(wanted));
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: Some(wanted),
+                maximum,
+            },
+        )?;
+    }
+    let stage = Stage::start("idle_timeout = \"3s\"")?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let watch = Stopwatch::start();
+    let open = runtime.block_on(async {
+        let mut opening = JoinSet::new();
+        for _ in 0..IDLE {
+            opening.spawn(async move {
+                let opened = timeout(CONNECT_LIMIT, tokio::net::TcpStream::connect(stage.proxy));
+                let mut stream = opened.await.ok()?.ok()?;
+                stream.write_all(b"G").await.ok()?;
+                Some(stream)
+            });
+        }
+        let opened = opening.join_all().await;
+        opened.into_iter().flatten().collect::<Vec<_>>()
+    });
+    ensure!(open.len() > 4096, "no more than {} were opened", open.len());
+    let opened_in = watch.elapsed();
+    let watch = Stopwatch::start();
+    let whole = Request::get("/v2/").fetch(stage.proxy)?;
+    let waited = watch.elapsed();
+    ensure!(whole.status == 200, "{}", whole.status);
+    let told = format!(
+        "{} open after {opened_in:?}, served after {waited:?}",
+        open.len()
+    );
+    ensure!(waited < CLIENT_LIMIT, "{told}");
+    drop(open);
+    stage.darter.stop().context(told)
+}
