@@ -247,7 +247,7 @@ fn pin(node: &NodeArguments, method: &Method, digest: &Digest) -> anyhow::Result
 fn set_up(arguments: &SetupArguments, node: &NodeArguments) -> anyhow::Result<()> {
     let raw = node.configuration()?;
     let data_dir = node.data_dir_of(&raw)?;
-    setup::run(arguments, &raw, &data_dir)
+    setup::run(arguments, &raw, &data_dir, roles::wall_clock())
 }
 
 // === impl NodeArguments ===

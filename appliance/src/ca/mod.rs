@@ -19,10 +19,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use protocol::digest;
+use protocol::{RegistryName, digest};
 use proxy::Owner;
 
 pub(crate) use files::Authorities;
+pub(crate) use install::CERTIFICATE;
 pub(crate) use leaves::Leaves;
 
 use crate::{command::NodeArguments, setup::Runtime, terminal};
@@ -123,6 +124,27 @@ fn described(owner: &Owner, authority: &Authority) -> anyhow::Result<String> {
         fingerprint.join(":"),
         authority.certificate.trim_end(),
     ))
+}
+
+/// Where `runtime` reads whom to believe for `registry`, or why it has no such place.
+pub(crate) fn place(runtime: Runtime, registry: &RegistryName) -> Result<PathBuf, &'static str> {
+    let placed = install::placement(runtime, registry)?;
+    Ok(PathBuf::from(placed.certificate))
+}
+
+/// The certificate of the authority for `registry` in `data_dir`, made where there is none.
+pub(crate) fn certificate(
+    data_dir: &Path,
+    registry: &RegistryName,
+    now: SystemTime,
+) -> anyhow::Result<String> {
+    let owner = Owner::Registry(registry.clone());
+    Ok(Authorities::new(data_dir).open(&owner, now)?.certificate)
+}
+
+/// The same, where there is one.
+pub(crate) fn made_certificate(data_dir: &Path, registry: &RegistryName) -> Option<String> {
+    Authorities::new(data_dir).certificate(&Owner::Registry(registry.clone()))
 }
 
 fn install(

@@ -7,16 +7,16 @@
 mod change;
 mod edit;
 mod file;
+mod intercept;
 mod plan;
 mod record;
 mod run;
+mod wish;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use edit::Edit;
-pub(crate) use plan::{Part, Plan, Registry, Runtime, Wish, plan};
-pub(crate) use record::{Record, Records};
-pub(crate) use run::{configured, read_text, run};
+pub(crate) use plan::Runtime;
+pub(crate) use run::run;
 
 /// How a runtime reaches the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
@@ -35,7 +35,8 @@ pub(crate) struct SetupArguments {
     /// A mirror of registries, or the HTTPS proxy of the runtime.
     #[arg(long, value_enum, default_value = "mirror")]
     pub(crate) mode: Mode,
-    /// This registry, any number of times; default: the well-known ones and those of the configuration.
+    /// This registry, any number of times; default: the well-known ones and those of the configuration,
+    /// or those that it intercepts.
     #[arg(long = "registry", value_name = "NAME")]
     pub(crate) registries: Vec<String>,
     /// The port of the proxy; default: that of the configuration.
@@ -54,14 +55,6 @@ pub(crate) struct SetupArguments {
 
 /// The port of the proxy where nothing else is said.
 pub(crate) const PROXY_PORT: u16 = 65001;
-
-/// The commands that place the certificates with which intercepted registries are answered.
-pub(crate) fn certificate_steps(runtime: Runtime, registries: &[Registry]) -> Vec<String> {
-    let name = runtime.as_str();
-    let step =
-        |registry: &Registry| format!("darter ca install {name} --registry {}", registry.name);
-    registries.iter().map(step).collect()
-}
 
 /// How `runtime` is pointed at the proxy on `port`, in one line.
 pub(crate) fn hint(runtime: Runtime, port: u16) -> String {

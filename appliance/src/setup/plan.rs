@@ -2,9 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
+use crate::ca;
+
 use super::{
     Mode,
     edit::{self, CERTS_DIR, ConfigPath, Edit, EditError, FoundPath, OWN_HEADER},
+    intercept,
 };
 
 /// A container runtime that can be pointed here.
@@ -32,6 +35,17 @@ pub(crate) struct Wish {
     pub(crate) mode: Mode,
     pub(crate) port: u16,
     pub(crate) registries: Vec<Registry>,
+    /// Whom the runtime is to believe where registries are intercepted.
+    pub(crate) authorities: Vec<Authority>,
+}
+
+/// The authority by which this host answers as a registry.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Authority {
+    pub(crate) registry: String,
+    /// Where the runtime reads the certificate.
+    pub(crate) path: PathBuf,
+    pub(crate) certificate: String,
 }
 
 /// Our part of one file.
@@ -66,20 +80,16 @@ pub(crate) struct Ground<'a> {
     pub(crate) names: &'a dyn Fn(&Path) -> Vec<String>,
 }
 
-const DAEMON_JSON: &str = "/etc/docker/daemon.json";
+pub(super) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
 const CONTAINERS_MIRRORS: &str = "/etc/containers/registries.conf.d/50-darter.conf";
-const CONTAINERS_PROXY: &str = "/etc/containers/containers.conf.d/50-darter.conf";
-const BUILDKITD: &str = "/etc/buildkit/buildkitd.toml";
+pub(super) const BUILDKITD: &str = "/etc/buildkit/buildkitd.toml";
 
 /// The one registry that docker asks mirrors for.
 pub(crate) const DOCKER_HUB: &str = "docker.io";
 
 /// The name by which containerd keeps what holds for every registry without a directory of its own.
-const ANY: &str = "_default";
-
-/// Where a proxy is never asked for.
-const NO_PROXY: &str = "localhost,127.0.0.0/8,::1";
+pub(super) const ANY: &str = "_default";
 
 /// Files of a hosts directory that containerd reads no more once it finds a `hosts.toml`.
 const CERTIFICATES: [&str; 3] = [".crt", ".cert", ".key"];
@@ -92,11 +102,14 @@ pub(crate) fn plan(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> 
         (Mode::Mirror, Runtime::Podman) => Ok(containers_mirror(wish, None)),
         (Mode::Mirror, Runtime::Crio) => Ok(containers_mirror(wish, Some("systemctl reload crio"))),
         (Mode::Mirror, Runtime::Buildkit) => Ok(buildkit_mirror(wish)),
-        (Mode::Intercept, Runtime::Podman) => Ok(podman_proxy(wish)),
         (
             Mode::Intercept,
-            Runtime::Docker | Runtime::Containerd | Runtime::Crio | Runtime::Buildkit,
-        ) => service_proxy(wish, ground),
+            Runtime::Docker
+            | Runtime::Containerd
+            | Runtime::Podman
+            | Runtime::Crio
+            | Runtime::Buildkit,
+        ) => intercept::plan(wish, ground),
     }
 }
 
@@ -120,40 +133,11 @@ fn docker_mirror(wish: &Wish) -> Result<Plan, PlanError> {
 
 fn containerd_mirror(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> {
     let mut plan = Plan::default();
-    let config = (ground.text)(Path::new(CONTAINERD_CONFIG)).unwrap_or_default();
-    let refused = |error: EditError| PlanError {
-        path: PathBuf::from(CONTAINERD_CONFIG),
-        problem: error.to_string(),
-    };
-    let directory = match ConfigPath::find(&config).map_err(refused)? {
-        FoundPath::Named(directory) => directory,
-        FoundPath::NoCri => {
-            plan.notes.push(format!(
-                "the CRI is disabled in {CONTAINERD_CONFIG}; nerdctl reads {CERTS_DIR}, ctr does with --hosts-dir {CERTS_DIR}"
-            ));
-            CERTS_DIR.to_owned()
-        }
-        FoundPath::Unnamed(path) => {
-            plan.parts.push(Part {
-                path: PathBuf::from(CONTAINERD_CONFIG),
-                edit: Edit::ContainerdConfigPath(path),
-                then: Some("systemctl restart containerd"),
-            });
-            CERTS_DIR.to_owned()
-        }
-    };
+    let directory = hosts_directory(ground, &mut plan)?;
     for registry in &wish.registries {
-        let directory = Path::new(&directory).join(&registry.name);
-        let path = directory.join("hosts.toml");
-        let text = (ground.text)(&path);
-        let is_certificate = |name: &String| CERTIFICATES.iter().any(|end| name.ends_with(end));
-        if text.is_none() && (ground.names)(&directory).iter().any(is_certificate) {
-            plan.notes.push(format!(
-                "{} is left out: it has certificates, which containerd reads no more beside a hosts.toml; write one that names them, then run this again",
-                directory.display()
-            ));
+        let Some((path, text)) = hosts_file(&directory, &registry.name, ground, &mut plan) else {
             continue;
-        }
+        };
         let has_server = text.is_some_and(|text| edit::has_server(&text));
         let server = registry.server.clone().filter(|_| !has_server);
         let edit = Edit::ContainerdHost {
@@ -167,6 +151,50 @@ fn containerd_mirror(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError
         });
     }
     Ok(plan)
+}
+
+/// Where containerd looks for `hosts.toml` files; told to it, where it was told of no directory.
+pub(super) fn hosts_directory(ground: &Ground<'_>, plan: &mut Plan) -> Result<PathBuf, PlanError> {
+    let config = (ground.text)(Path::new(CONTAINERD_CONFIG)).unwrap_or_default();
+    let refused = |error: EditError| PlanError {
+        path: PathBuf::from(CONTAINERD_CONFIG),
+        problem: error.to_string(),
+    };
+    match ConfigPath::find(&config).map_err(refused)? {
+        FoundPath::Named(directory) => return Ok(PathBuf::from(directory)),
+        FoundPath::NoCri => plan.notes.push(format!(
+            "the CRI is disabled in {CONTAINERD_CONFIG}; nerdctl reads {CERTS_DIR}, ctr does with --hosts-dir {CERTS_DIR}"
+        )),
+        FoundPath::Unnamed(path) => plan.parts.push(Part {
+            path: PathBuf::from(CONTAINERD_CONFIG),
+            edit: Edit::ContainerdConfigPath(path),
+            then: Some("systemctl restart containerd"),
+        }),
+    }
+    Ok(PathBuf::from(CERTS_DIR))
+}
+
+/// The `hosts.toml` of a registry and its text, unless it is to be left out.
+pub(super) fn hosts_file(
+    directory: &Path,
+    registry: &str,
+    ground: &Ground<'_>,
+    plan: &mut Plan,
+) -> Option<(PathBuf, Option<String>)> {
+    let directory = directory.join(registry);
+    let path = directory.join("hosts.toml");
+    let text = (ground.text)(&path);
+    let is_theirs = |name: &String| {
+        name != ca::CERTIFICATE && CERTIFICATES.iter().any(|end| name.ends_with(end))
+    };
+    if text.is_none() && (ground.names)(&directory).iter().any(is_theirs) {
+        plan.notes.push(format!(
+            "{} is left out: it has certificates, which containerd reads no more beside a hosts.toml; write one that names them, then run this again",
+            directory.display()
+        ));
+        return None;
+    }
+    Some((path, text))
 }
 
 /// `registries.conf` of podman, CRI-O, skopeo and buildah: each registry by its path prefix.
@@ -206,63 +234,6 @@ fn buildkit_mirror(wish: &Wish) -> Plan {
     plan
 }
 
-fn podman_proxy(wish: &Wish) -> Plan {
-    let url = wish.url();
-    // What podman has in its environment it would hand to containers, whose loopback is another.
-    let text = format!(
-        "{OWN_HEADER}[engine]\nenv = [\"HTTPS_PROXY={url}\", \"NO_PROXY={NO_PROXY}\"]\n\n\
-         [containers]\nhttp_proxy = false\n"
-    );
-    let mut plan = Plan::of(CONTAINERS_PROXY, Edit::Own { text }, None);
-    plan.notes.push(
-        "podman hands no proxy to containers any more; name one with --env where it is needed"
-            .to_owned(),
-    );
-    plan
-}
-
-/// The environment of a service, as a file beside its unit.
-fn service_proxy(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> {
-    let service = wish.runtime.as_str();
-    let directory = PathBuf::from(format!("/etc/systemd/system/{service}.service.d"));
-    let path = directory.join("darter.conf");
-    for name in (ground.names)(&directory) {
-        let other = directory.join(&name);
-        let is_other = other != path && name.ends_with(".conf");
-        let text = (ground.text)(&other)
-            .filter(|_| is_other)
-            .unwrap_or_default();
-        if text.to_ascii_uppercase().contains("HTTPS_PROXY") {
-            let problem = "it names a proxy already, and Darter asks registries without one: take HTTPS_PROXY and NO_PROXY out of it first";
-            return Err(PlanError {
-                path: other,
-                problem: problem.to_owned(),
-            });
-        }
-    }
-    let daemon = (ground.text)(Path::new(DAEMON_JSON)).unwrap_or_default();
-    if wish.runtime == Runtime::Docker && daemon.contains("\"proxies\"") {
-        let problem = "its `proxies` go before the environment of the service: take them out first";
-        return Err(PlanError {
-            path: PathBuf::from(DAEMON_JSON),
-            problem: problem.to_owned(),
-        });
-    }
-    let text = format!(
-        "{OWN_HEADER}[Service]\nEnvironment=\"HTTPS_PROXY={}\" \"NO_PROXY={NO_PROXY}\"\n",
-        wish.url()
-    );
-    let path = path.display().to_string();
-    let then = match wish.runtime {
-        Runtime::Docker => Some("systemctl daemon-reload && systemctl restart docker"),
-        Runtime::Containerd => Some("systemctl daemon-reload && systemctl restart containerd"),
-        Runtime::Crio => Some("systemctl daemon-reload && systemctl restart crio"),
-        Runtime::Buildkit => Some("systemctl daemon-reload && systemctl restart buildkit"),
-        Runtime::Podman => None,
-    };
-    Ok(Plan::of(&path, Edit::Own { text }, then))
-}
-
 // === impl Runtime ===
 
 impl Runtime {
@@ -281,17 +252,6 @@ impl Runtime {
             Self::Podman => "podman",
             Self::Crio => "crio",
             Self::Buildkit => "buildkit",
-        }
-    }
-
-    /// The program by which it is told that the runtime is installed.
-    pub(crate) fn program(self) -> &'static str {
-        match self {
-            Self::Docker => "dockerd",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-            Self::Crio => "crio",
-            Self::Buildkit => "buildkitd",
         }
     }
 
@@ -364,11 +324,11 @@ impl Registry {
 // === impl Wish ===
 
 impl Wish {
-    fn authority(&self) -> String {
+    pub(super) fn authority(&self) -> String {
         format!("localhost:{}", self.port)
     }
 
-    fn url(&self) -> String {
+    pub(super) fn url(&self) -> String {
         format!("http://{}", self.authority())
     }
 }
@@ -376,7 +336,7 @@ impl Wish {
 // === impl Plan ===
 
 impl Plan {
-    fn of(path: &str, edit: Edit, then: Option<&'static str>) -> Self {
+    pub(super) fn of(path: &str, edit: Edit, then: Option<&'static str>) -> Self {
         let path = PathBuf::from(path);
         Self {
             parts: vec![Part { path, edit, then }],

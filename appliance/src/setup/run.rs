@@ -4,16 +4,18 @@
 use std::{
     fs,
     path::{Path, PathBuf},
+    time::SystemTime,
 };
 
 use anyhow::{Context as _, ensure};
 
 use super::{
-    Mode, PROXY_PORT, SetupArguments, below, certificate_steps,
+    Mode, SetupArguments, below,
     change::{self, Change, Step},
     file::{self, Made},
-    plan::{Ground, PlanError, Registry, Runtime, Wish, plan},
+    plan::{Ground, PlanError, Runtime, Wish, plan},
     record::{FileRecord, Record, Records},
+    wish,
 };
 use crate::{config::RawConfig, terminal};
 
@@ -40,6 +42,7 @@ pub(crate) fn run(
     arguments: &SetupArguments,
     raw: &RawConfig,
     data_dir: &Path,
+    now: SystemTime,
 ) -> anyhow::Result<()> {
     let runtime = arguments.runtime;
     ensure!(
@@ -66,7 +69,14 @@ pub(crate) fn run(
     };
     let work = match arguments.undo {
         true => site.undoing()?,
-        false => site.doing(&wish(arguments, raw)?)?,
+        false => {
+            let mut wish = wish::read(arguments, raw)?;
+            let told = match wish.mode {
+                Mode::Mirror => Vec::new(),
+                Mode::Intercept => wish::believe(&mut wish, arguments, raw, data_dir, now)?,
+            };
+            site.doing(&wish, told)?
+        }
     };
     for step in work
         .steps
@@ -84,50 +94,16 @@ pub(crate) fn run(
 }
 
 /// The text of the file at `path` below `root`; `None` where there is none.
-pub(crate) fn read_text(root: &Path, path: &Path) -> anyhow::Result<Option<String>> {
+fn read_text(root: &Path, path: &Path) -> anyhow::Result<Option<String>> {
     let shown = path.display();
     let target = file::target(root, path).with_context(|| format!("{shown} cannot be found"))?;
     file::read(&target).with_context(|| format!("{shown} cannot be read; nothing was changed"))
 }
 
-/// The registries that `raw` configures.
-pub(crate) fn configured(raw: &RawConfig) -> Vec<Registry> {
-    let entries = raw.proxy.registry.iter();
-    entries
-        .map(|entry| Registry::configured(&entry.name, &entry.endpoint))
-        .collect()
-}
-
-fn wish(arguments: &SetupArguments, raw: &RawConfig) -> anyhow::Result<Wish> {
-    let configured = configured(raw);
-    let named = |name: &String| {
-        ensure!(Registry::check(name), "`{name}` is no name of a registry");
-        let known = configured.iter().find(|registry| registry.name == *name);
-        Ok(known.cloned().unwrap_or_else(|| Registry::well_known(name)))
-    };
-    let registries = match arguments.registries.is_empty() {
-        true => arguments.runtime.default_registries(&configured),
-        false => arguments
-            .registries
-            .iter()
-            .map(named)
-            .collect::<anyhow::Result<_>>()?,
-    };
-    let listens = raw.proxy.listen.port();
-    Ok(Wish {
-        runtime: arguments.runtime,
-        mode: arguments.mode,
-        port: arguments
-            .port
-            .unwrap_or(if listens == 0 { PROXY_PORT } else { listens }),
-        registries,
-    })
-}
-
 // === impl Site ===
 
 impl Site<'_> {
-    fn doing(&self, wish: &Wish) -> anyhow::Result<Work> {
+    fn doing(&self, wish: &Wish, told: Vec<String>) -> anyhow::Result<Work> {
         let base = |path: &Path| -> anyhow::Result<Option<String>> {
             let current = read_text(self.root, path)?;
             let left = change::base(self.known(path), current.as_deref());
@@ -149,10 +125,7 @@ impl Site<'_> {
         for file in self.record.files.iter().filter(|file| !is_planned(file)) {
             steps.push(self.taken_out(file)?);
         }
-        let mut notes = plan.notes;
-        if wish.mode == Mode::Intercept {
-            notes.extend(intercept_notes(wish));
-        }
+        let notes = [plan.notes, told].concat();
         Ok(Work { steps, notes })
     }
 
@@ -200,10 +173,8 @@ impl Site<'_> {
             .filter(|change| change.is_one())
             .collect();
         let mut record = self.under_way(&settled);
-        for change in &changes {
-            if change.to.is_some() {
-                self.add_own_directories(&change.path, &mut record.directories);
-            }
+        for file in &settled.files {
+            self.add_own_directories(&file.path, &mut record.directories);
         }
         if record != self.record {
             records.write(self.runtime, &record)?;
@@ -324,11 +295,7 @@ impl Site<'_> {
                 "{runtime} is set up like this already; nothing to change"
             )),
             (false, _, _) => {
-                let mut then: Vec<&str> = changed
-                    .iter()
-                    .filter_map(|change| change.then.as_deref())
-                    .collect();
-                then.dedup();
+                let then = commands(&changed);
                 for command in &then {
                     terminal::note(&format!("then: {command}"));
                 }
@@ -345,27 +312,17 @@ impl Site<'_> {
     }
 }
 
-/// What interception needs besides the files of the runtime.
-fn intercept_notes(wish: &Wish) -> Vec<String> {
-    let names: Vec<String> = wish
-        .registries
-        .iter()
-        .filter(|registry| registry.name != "_default")
-        .map(|registry| format!("{:?}", registry.name))
-        .collect();
-    let registries: Vec<Registry> = wish
-        .registries
-        .iter()
-        .filter(|registry| registry.name != "_default")
-        .cloned()
-        .collect();
-    let mut notes = vec![format!(
-        "the configuration of Darter must have, under [proxy]: intercept = [{}]",
-        names.join(", ")
-    )];
-    let steps = certificate_steps(wish.runtime, &registries);
-    notes.extend(steps.into_iter().map(|step| format!("next: {step}")));
-    notes
+/// What makes the runtime read the changes; a restart after a `daemon-reload` is a restart for all.
+fn commands<'a>(changed: &[&'a Change]) -> Vec<&'a str> {
+    let mut then: Vec<&str> = Vec::new();
+    for command in changed.iter().filter_map(|change| change.then.as_deref()) {
+        if then.iter().any(|told| told.ends_with(command)) {
+            continue;
+        }
+        then.retain(|told| !command.ends_with(told));
+        then.push(command);
+    }
+    then
 }
 
 fn refused(path: &Path, problem: &dyn std::fmt::Display) -> anyhow::Error {

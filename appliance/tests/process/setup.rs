@@ -349,7 +349,7 @@ fn another_wish_takes_the_place_of_the_last_one() -> Result<()> {
         quay.contains("http://localhost:7\"") && !quay.contains("65001"),
         "{quay}"
     );
-    machine.setup(&["containerd", "--mode", "intercept"])?;
+    machine.setup(&["containerd", "--mode", "intercept", "--registry", "a.test"])?;
     assert!(!machine.path("etc/containerd/certs.d/quay.io").exists());
     let unit = machine.text("etc/systemd/system/containerd.service.d/darter.conf")?;
     assert!(unit.contains("\nEnvironment=\"HTTPS_PROXY=http://localhost:65001\" \"NO_PROXY=localhost,127.0.0.0/8,::1\"\n"), "{unit}");
@@ -449,17 +449,92 @@ fn what_would_break_a_runtime_is_refused_or_left_out() -> Result<()> {
     machine.write("etc/containerd/certs.d/ghcr.io/ca.crt", "")?;
     let told = machine.setup(&["containerd", "--registry", "ghcr.io"])?;
     assert!(told.err.contains("ghcr.io is left out"), "{}", told.err);
+    Ok(())
+}
+
+#[test]
+fn who_is_intercepted_is_believed_for_its_registries_until_the_undo() -> Result<()> {
+    for machine in [lived_in()?, Machine::new()?] {
+        let before = machine.all()?;
+        let wish = ["--mode", "intercept", "--registry", "ghcr.io"];
+        for (runtime, certificates, naming) in [
+            ("docker", "docker", None),
+            ("podman", "containers", None),
+            ("crio", "containers", None),
+            (
+                "containerd",
+                "containerd",
+                Some("etc/containerd/certs.d/ghcr.io/hosts.toml"),
+            ),
+            ("buildkit", "buildkit", Some(BUILDKITD)),
+        ] {
+            let certificate = format!("etc/{certificates}/certs.d/ghcr.io/darter-ca.crt");
+            let told = machine.setup(&[&[runtime], &wish[..]].concat())?;
+            assert!(
+                told.err.contains("intercept = [\"ghcr.io\"]"),
+                "{}",
+                told.err
+            );
+            let text = machine.text(&certificate)?;
+            assert!(text.starts_with("-----BEGIN CERTIFICATE-----\n"), "{text}");
+            if let Some(naming) = naming {
+                let text = machine.text(naming)?;
+                let line = format!("ca = [\"/{certificate}\"]");
+                assert!(text.contains(&line), "{text}");
+            }
+            let told = machine.setup(&[&[runtime], &wish[..]].concat())?;
+            assert!(told.err.contains("already"), "{}", told.err);
+            machine.setup(&[runtime, "--undo"])?;
+            assert_eq!(machine.all()?, before, "{runtime}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_dry_run_makes_no_authority_and_what_dockerd_would_not_believe_is_told() -> Result<()> {
+    let machine = Machine::new()?;
+    let told = machine.setup(&["podman", "--mode", "intercept", "--dry-run"])?;
+    assert!(
+        told.out.contains("+(the certificate that is made then)"),
+        "{}",
+        told.out
+    );
+    assert!(!machine.folder.path().join("data").exists());
     let told = machine.setup(&["docker", "--mode", "intercept"])?;
     assert!(
-        told.err
-            .contains("next: darter ca install docker --registry docker.io"),
+        told.err.contains("SSL_CERT_DIR") && told.err.contains("intercept = [\"docker.io\"]"),
         "{}",
         told.err
     );
+    Ok(())
+}
+
+#[test]
+fn what_the_configuration_intercepts_is_set_up_and_not_asked_for_again() -> Result<()> {
+    let machine = Machine::new()?;
+    let file = machine.folder.path().join("darter.toml");
+    let data = machine.folder.path().join("data");
+    let text = format!(
+        "data_dir = {data:?}\n[proxy]\nintercept = [\"quay.io\", \"*.gcr.io\"]\n[[proxy.registry]]\nname = \"a.example\"\n"
+    );
+    fs::write(&file, text)?;
+    let mut setup = command();
+    setup.args(["setup", "podman", "--mode", "intercept", "--root"]);
+    setup.arg(machine.path("")).arg("--config").arg(&file);
+    let output = setup.stderr(Stdio::piped()).output()?;
+    let told = String::from_utf8(output.stderr)?;
+    ensure!(output.status.success(), "{told}");
+    assert!(!told.contains("intercept ="), "{told}");
     assert!(
-        told.err.contains("intercept = [\"docker.io\"]"),
-        "{}",
-        told.err
+        machine
+            .path("etc/containers/certs.d/quay.io/darter-ca.crt")
+            .exists()
+    );
+    assert!(
+        !machine
+            .path("etc/containers/certs.d/a.example/darter-ca.crt")
+            .exists()
     );
     Ok(())
 }

@@ -69,6 +69,39 @@ pub(super) fn take_out(
     Ok(document.to_string())
 }
 
+/// Names the certificates by which registries are believed.
+pub(super) fn trust(certificates: &[(String, String)], text: &str) -> Result<String, EditError> {
+    let mut document = toml_text::parse(text)?;
+    let all = toml_text::table_in(document.as_table_mut(), REGISTRY)?;
+    for (name, certificate) in certificates {
+        let registry = toml_text::table_in(all, name)?;
+        toml_text::add_to_list(registry, "ca", certificate)?;
+    }
+    Ok(document.to_string())
+}
+
+pub(super) fn distrust(certificates: &[(String, String)], text: &str) -> Result<String, EditError> {
+    let mut document = toml_text::parse(text)?;
+    let root: &mut dyn TableLike = document.as_table_mut();
+    let Some(all) = root.get_mut(REGISTRY).and_then(Item::as_table_like_mut) else {
+        return Ok(text.to_owned());
+    };
+    let mut is_changed = false;
+    for (name, certificate) in certificates {
+        let registry = all.get_mut(name).and_then(Item::as_table_like_mut);
+        let Some(registry) = registry else { continue };
+        if toml_text::remove_from_list(registry, "ca", certificate) {
+            is_changed = true;
+            toml_text::prune(all, &[name]);
+        }
+    }
+    if !is_changed {
+        return Ok(text.to_owned());
+    }
+    toml_text::prune(root, &[REGISTRY]);
+    Ok(document.to_string())
+}
+
 /// Puts `text` first, with the look of what was first.
 fn insert_first(mirrors: &mut Array, text: &str) {
     let decor = mirrors.get(0).map(|first| first.decor().clone());

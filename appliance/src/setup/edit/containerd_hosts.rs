@@ -61,3 +61,34 @@ pub(super) fn take_out(url: &str, server: Option<&str>, text: &str) -> Result<St
     }
     Ok(document.to_string())
 }
+
+/// Names the certificate of an authority that the server itself shows.
+pub(super) fn trust(
+    certificate: &str,
+    server: Option<&str>,
+    text: &str,
+) -> Result<String, EditError> {
+    let mut document = toml_text::parse(text)?;
+    if let Some(server) = server
+        && !document.contains_key("server")
+    {
+        document.insert("server", value(server));
+    }
+    toml_text::add_to_list(document.as_table_mut(), "ca", certificate)?;
+    Ok(document.to_string())
+}
+
+pub(super) fn distrust(
+    certificate: &str,
+    server: Option<&str>,
+    text: &str,
+) -> Result<String, EditError> {
+    let mut document = toml_text::parse(text)?;
+    if !toml_text::remove_from_list(document.as_table_mut(), "ca", certificate) {
+        return Ok(text.to_owned());
+    }
+    if server.is_some() && document.get("server").and_then(Item::as_str) == server {
+        document.remove("server");
+    }
+    Ok(document.to_string())
+}

@@ -29,6 +29,15 @@ pub(crate) enum Edit {
     ContainerdHost { url: String, server: Option<String> },
     /// The directory of the `hosts.toml` files in containerd's `config.toml`.
     ContainerdConfigPath(ConfigPath),
+    /// The certificate of an authority of ours, in a file of its own.
+    Certificate { text: String },
+    /// An authority in a `hosts.toml`; and the server that shows it, where the file names none.
+    ContainerdAuthority {
+        certificate: String,
+        server: Option<String>,
+    },
+    /// Authorities in `buildkitd.toml`: registries, and where their certificates are.
+    BuildkitAuthorities { certificates: Vec<(String, String)> },
     /// Mirrors of registries in `buildkitd.toml`, and that they speak plain HTTP.
     BuildkitMirrors {
         authority: String,
@@ -64,6 +73,12 @@ impl Edit {
                 containerd_hosts::put_in(url, server.as_deref(), text)
             }
             Self::ContainerdConfigPath(path) => path.put_in(text),
+            Self::Certificate { text: own } => certificate(own, text),
+            Self::ContainerdAuthority {
+                certificate,
+                server,
+            } => containerd_hosts::trust(certificate, server.as_deref(), text),
+            Self::BuildkitAuthorities { certificates } => buildkit::trust(certificates, text),
             Self::BuildkitMirrors {
                 authority,
                 registries,
@@ -80,6 +95,13 @@ impl Edit {
                 containerd_hosts::take_out(url, server.as_deref(), text)?
             }
             Self::ContainerdConfigPath(path) => path.take_out(text)?,
+            Self::Certificate { .. } if is_certificate(text) => String::new(),
+            Self::Certificate { .. } => text.to_owned(),
+            Self::ContainerdAuthority {
+                certificate,
+                server,
+            } => containerd_hosts::distrust(certificate, server.as_deref(), text)?,
+            Self::BuildkitAuthorities { certificates } => buildkit::distrust(certificates, text)?,
             Self::BuildkitMirrors {
                 authority,
                 registries,
@@ -93,6 +115,19 @@ impl Edit {
     pub(crate) fn stands_in(&self, text: &str) -> bool {
         self.put_in(text).is_ok_and(|put| put == text)
     }
+}
+
+/// The file has a name of ours, so another certificate in it is an earlier one.
+fn certificate(own: &str, text: &str) -> Result<String, EditError> {
+    if text.trim().is_empty() || is_certificate(text) {
+        return Ok(own.to_owned());
+    }
+    let told = "this is no certificate; move it away first";
+    Err(EditError::Shape(told.to_owned()))
+}
+
+fn is_certificate(text: &str) -> bool {
+    text.trim_start().starts_with("-----BEGIN CERTIFICATE-----")
 }
 
 fn own_file(own: &str, text: &str) -> Result<String, EditError> {

@@ -244,3 +244,45 @@ fn a_record_of_today_is_read_tomorrow() {
         assert_eq!(serde_json::from_str::<Edit>(&text).unwrap(), edit, "{text}");
     }
 }
+
+#[test]
+fn an_authority_is_named_beside_those_that_people_name() {
+    let containerd = Edit::ContainerdAuthority {
+        certificate: "/c/darter-ca.crt".to_owned(),
+        server: Some("https://a.test".to_owned()),
+    };
+    check(
+        &containerd,
+        "",
+        "server = \"https://a.test\"\nca = [\"/c/darter-ca.crt\"]\n",
+        None,
+    );
+    check(
+        &containerd,
+        "ca = [\"/theirs\"] # why\nserver = \"https://b.test\"\n\n[host.\"https://m\"]\n",
+        "ca = [\"/theirs\", \"/c/darter-ca.crt\"] # why\nserver = \"https://b.test\"\n\n[host.\"https://m\"]\n",
+        Some("ca = [\"/theirs\"] # why\nserver = \"https://b.test\"\n\n[host.\"https://m\"]\n"),
+    );
+    let one = containerd.put_in("ca = \"/theirs\"\n").unwrap_err();
+    assert_eq!(one.to_string(), "ca must be a list");
+    let buildkit = Edit::BuildkitAuthorities {
+        certificates: vec![("a.test".to_owned(), "/b/darter-ca.crt".to_owned())],
+    };
+    check(
+        &buildkit,
+        "debug = true\n",
+        "debug = true\n\n[registry.\"a.test\"]\nca = [\"/b/darter-ca.crt\"]\n",
+        Some("debug = true\n"),
+    );
+}
+
+#[test]
+fn a_certificate_of_ours_is_renewed_and_nothing_else_is_written_over() {
+    let pem = |text: &str| format!("-----BEGIN CERTIFICATE-----\n{text}\n");
+    let edit = Edit::Certificate { text: pem("new") };
+    check(&edit, "", &pem("new"), None);
+    assert_eq!(edit.put_in(&pem("old")), Ok(pem("new")));
+    assert_eq!(edit.take_out(&pem("newer")), Ok(None));
+    assert!(edit.put_in("a key\n").is_err());
+    assert_eq!(edit.take_out("a key\n"), Ok(Some("a key\n".to_owned())));
+}

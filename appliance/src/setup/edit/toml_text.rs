@@ -1,6 +1,6 @@
 //! Pure: TOML documents of other programs: read with the place of an error, and tables in them.
 
-use toml_edit::{Array, DocumentMut, Item, Table, TableLike, TomlError, Value};
+use toml_edit::{Array, DocumentMut, Item, Table, TableLike, TomlError, Value, value};
 
 use super::EditError;
 
@@ -61,4 +61,34 @@ pub(super) fn prune(table: &mut dyn TableLike, path: &[&str]) {
 pub(super) fn index_of(array: &Array, text: &str) -> Option<usize> {
     let is_it = |value: &Value| value.as_str() == Some(text);
     array.iter().position(is_it)
+}
+
+/// Adds `text` to the list `key`, if it is not there.
+pub(super) fn add_to_list(
+    table: &mut dyn TableLike,
+    key: &str,
+    text: &str,
+) -> Result<(), EditError> {
+    let made = || value(Array::new());
+    let list = table.entry(key).or_insert_with(made).as_array_mut();
+    let list = list.ok_or_else(|| EditError::Shape(format!("{key} must be a list")))?;
+    if index_of(list, text).is_none() {
+        list.push(text);
+    }
+    Ok(())
+}
+
+/// Removes `text` from the list `key`, and the list where nothing else is in it; tells whether it was
+/// there.
+pub(super) fn remove_from_list(table: &mut dyn TableLike, key: &str, text: &str) -> bool {
+    let list = table.get_mut(key).and_then(Item::as_array_mut);
+    let Some((list, index)) = list.and_then(|list| index_of(list, text).map(|at| (list, at)))
+    else {
+        return false;
+    };
+    list.remove(index);
+    if list.is_empty() {
+        table.remove(key);
+    }
+    true
 }
