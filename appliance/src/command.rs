@@ -16,6 +16,7 @@ use crate::{
     config::{CONFIG_FILE, DATA_DIR, RawConfig},
     control::client,
     data_dir::DataDir,
+    doctor::{self, DoctorArguments, Patient},
     environment,
     explain::Explained,
     preheat::{self, PreheatScope, Wish},
@@ -94,6 +95,13 @@ enum Command {
     /// The authorities by which this host answers as a registry, and who trusts them.
     #[command(subcommand)]
     Ca(CaCommand),
+    /// Looks for what keeps pulls from going through this host, and says what mends it.
+    Doctor {
+        #[command(flatten)]
+        doctor: DoctorArguments,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
     /// Points a container runtime at this host, and away again.
     Setup {
         #[command(flatten)]
@@ -184,6 +192,7 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Cache(command) => cache(&command),
         Command::Ca(command) => ca::run(command, roles::wall_clock()),
         Command::CheckConfig { file } => check_config(&file),
+        Command::Doctor { doctor, node } => examine(&doctor, &node),
         Command::Setup { setup, node } => set_up(&setup, &node),
     }
 }
@@ -248,6 +257,19 @@ fn set_up(arguments: &SetupArguments, node: &NodeArguments) -> anyhow::Result<()
     let raw = node.configuration()?;
     let data_dir = node.data_dir_of(&raw)?;
     setup::run(arguments, &raw, &data_dir, roles::wall_clock())
+}
+
+fn examine(arguments: &DoctorArguments, node: &NodeArguments) -> anyhow::Result<()> {
+    let raw = node.configuration();
+    let data_dir = match &raw {
+        Ok(raw) => node.data_dir_of(raw)?,
+        Err(_) => node
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DATA_DIR)),
+    };
+    let patient = Patient { raw, data_dir };
+    doctor::run(arguments, patient, roles::wall_clock)
 }
 
 // === impl NodeArguments ===

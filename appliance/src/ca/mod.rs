@@ -142,6 +142,21 @@ pub(crate) fn certificate(
     Ok(Authorities::new(data_dir).open(&owner, now)?.certificate)
 }
 
+/// For whom authorities were made in `data_dir`, and their certificates.
+pub(crate) fn made(data_dir: &Path) -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+    let authorities = Authorities::new(data_dir);
+    let told = |owner: Owner| {
+        let certificate = authorities.certificate(&owner);
+        let certificate = certificate.ok_or_else(|| "its certificate cannot be read".to_owned());
+        let name = match &owner {
+            Owner::Registry(registry) => registry.to_string(),
+            Owner::Loopback => "localhost".to_owned(),
+        };
+        (name, certificate)
+    };
+    Ok(authorities.made()?.into_iter().map(told).collect())
+}
+
 /// The same, where there is one.
 pub(crate) fn made_certificate(data_dir: &Path, registry: &RegistryName) -> Option<String> {
     Authorities::new(data_dir).certificate(&Owner::Registry(registry.clone()))

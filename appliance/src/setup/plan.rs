@@ -255,6 +255,30 @@ impl Runtime {
         }
     }
 
+    /// The program by which it is told that the runtime is installed.
+    pub(super) fn program(self) -> &'static str {
+        match self {
+            Self::Docker => "dockerd",
+            Self::Containerd => "containerd",
+            Self::Podman => "podman",
+            Self::Crio => "crio",
+            Self::Buildkit => "buildkitd",
+        }
+    }
+
+    /// Where people point it here by hand.
+    pub(super) fn customary_files(self) -> &'static [&'static str] {
+        match self {
+            Self::Docker => &[DAEMON_JSON],
+            Self::Containerd => &[
+                "/etc/containerd/certs.d/_default/hosts.toml",
+                "/etc/containerd/certs.d/docker.io/hosts.toml",
+            ],
+            Self::Podman | Self::Crio => &[CONTAINERS_MIRRORS, "/etc/containers/registries.conf"],
+            Self::Buildkit => &[BUILDKITD],
+        }
+    }
+
     /// The registries that are mirrored where none are named: for docker the one that it can, for
     /// containerd everything else too, since it names the registry in each request.
     pub(crate) fn default_registries(self, configured: &[Registry]) -> Vec<Registry> {
