@@ -286,7 +286,8 @@ fn runtime(facts: &Facts, runtime: &Runtime) -> Option<Finding> {
         port => format!("darter setup {name} --port {port}"),
     };
     Some(match &runtime.setup {
-        Ok(Setup::None) if !runtime.is_installed => return None,
+        // CRI-O reads the file that is podman's, too.
+        Ok(Setup::None | Setup::ByHand) if !runtime.is_installed => return None,
         Ok(Setup::None) => Finding::warn(format!("{name} is not pointed here"), command),
         Ok(Setup::ByHand) => Finding::ok(format!("{name} is pointed here by hand")),
         Ok(Setup::Recorded { missing, .. }) if !missing.is_empty() => {

@@ -300,6 +300,9 @@ fn a_runtime_is_told_of_where_it_does_not_come_here() {
     let command = "  darter setup docker --port 7";
     assert!(found(is(false, Ok(Setup::None))).is_empty());
     assert!(found(is(true, Ok(Setup::ByHand))).is_empty());
+    let mut facts = well();
+    is(false, Ok(Setup::ByHand))(&mut facts);
+    assert_eq!(judge(&facts).len(), 8);
     check(
         is(true, Ok(Setup::None)),
         "warn  docker is not pointed here",
