@@ -122,7 +122,8 @@ impl Records {
         };
         ensure!(
             metadata.is_file() && is_trusted(&metadata),
-            "{shown} was not written by this user or root; what it tells is not believed"
+            "{shown} belongs to somebody else than this user or root, and what it tells is not believed; \
+             if it is as the setup left it, give it back: chown root {shown}"
         );
         ensure!(
             metadata.len() <= RECORD_LEN_MAX,
@@ -175,7 +176,7 @@ impl Records {
         let metadata = fs::symlink_metadata(directory)?;
         ensure!(
             metadata.is_dir() && is_trusted(&metadata),
-            "{shown} is not a directory of this user or root alone; take it away"
+            "{shown} is not a directory of this user or root alone; give it back (chown root {shown}; chmod go-w {shown}), or take it away"
         );
         Ok(())
     }
