@@ -13,13 +13,15 @@ use protocol::{Digest, HostId, RegistryName};
 use crate::{
     ca::{self, CaCommand},
     cache::{CacheList, CachePin, CacheRemoval},
-    config::DATA_DIR,
+    config::{CONFIG_FILE, DATA_DIR, RawConfig},
     control::client,
+    data_dir::DataDir,
+    doctor::{self, DoctorArguments, Patient},
     environment,
     explain::Explained,
     preheat::{self, PreheatScope, Wish},
     roles,
-    setup::{self, Runtime},
+    setup::{self, SetupArguments},
     start::{self, load},
     status::{self, View},
     terminal,
@@ -93,13 +95,19 @@ enum Command {
     /// The authorities by which this host answers as a registry, and who trusts them.
     #[command(subcommand)]
     Ca(CaCommand),
-    /// What a container runtime needs to pull through this host.
+    /// Looks for what keeps pulls from going through this host, and says what mends it.
+    Doctor {
+        #[command(flatten)]
+        doctor: DoctorArguments,
+        #[command(flatten)]
+        node: NodeArguments,
+    },
+    /// Points a container runtime at this host, and away again.
     Setup {
-        #[arg(value_enum)]
-        runtime: Runtime,
-        /// Print the file instead of writing it.
-        #[arg(long)]
-        dry_run: bool,
+        #[command(flatten)]
+        setup: SetupArguments,
+        #[command(flatten)]
+        node: NodeArguments,
     },
 }
 
@@ -184,7 +192,8 @@ fn run(command: Command) -> anyhow::Result<()> {
         Command::Cache(command) => cache(&command),
         Command::Ca(command) => ca::run(command, roles::wall_clock()),
         Command::CheckConfig { file } => check_config(&file),
-        Command::Setup { runtime, dry_run } => setup_runtime(runtime, dry_run),
+        Command::Doctor { doctor, node } => examine(&doctor, &node),
+        Command::Setup { setup, node } => set_up(&setup, &node),
     }
 }
 
@@ -244,15 +253,23 @@ fn pin(node: &NodeArguments, method: &Method, digest: &Digest) -> anyhow::Result
     pin.problem.map_or(Ok(()), |problem| anyhow::bail!(problem))
 }
 
-fn setup_runtime(runtime: Runtime, dry_run: bool) -> anyhow::Result<()> {
-    anyhow::ensure!(
-        dry_run,
-        "this version only shows what to write; add --dry-run and put the output where it says"
-    );
-    let file = setup::file_for(runtime, setup::PROXY_PORT)?;
-    terminal::note(&file.note);
-    terminal::say(file.text.trim_end());
-    Ok(())
+fn set_up(arguments: &SetupArguments, node: &NodeArguments) -> anyhow::Result<()> {
+    let raw = node.configuration()?;
+    let data_dir = node.data_dir_of(&raw)?;
+    setup::run(arguments, &raw, &data_dir, roles::wall_clock())
+}
+
+fn examine(arguments: &DoctorArguments, node: &NodeArguments) -> anyhow::Result<()> {
+    let raw = node.configuration();
+    let data_dir = match &raw {
+        Ok(raw) => node.data_dir_of(raw)?,
+        Err(_) => node
+            .data_dir
+            .clone()
+            .unwrap_or_else(|| PathBuf::from(DATA_DIR)),
+    };
+    let patient = Patient { raw, data_dir };
+    doctor::run(arguments, patient, roles::wall_clock)
 }
 
 // === impl NodeArguments ===
@@ -268,6 +285,34 @@ impl NodeArguments {
                 .chain([PathBuf::from(DATA_DIR)])
                 .collect()),
         }
+    }
+
+    /// The configuration of the node; that of a node without one where none is named or lies at its
+    /// customary place.
+    fn configuration(&self) -> anyhow::Result<RawConfig> {
+        match &self.config {
+            Some(config) => load(config),
+            None if self.data_dir.is_none() && Path::new(CONFIG_FILE).exists() => {
+                load(Path::new(CONFIG_FILE))
+            }
+            None => Ok(RawConfig::default()),
+        }
+    }
+
+    /// The one data directory of the node whose configuration is `raw`: the one that was named, else the
+    /// first that a node or a setup has used, else the one that the configuration names.
+    fn data_dir_of(&self, raw: &RawConfig) -> anyhow::Result<PathBuf> {
+        if let Some(data_dir) = &self.data_dir {
+            return Ok(data_dir.clone());
+        }
+        let is_used = |data_dir: &PathBuf| {
+            DataDir::socket_in(data_dir).exists() || data_dir.join("setup").exists()
+        };
+        let used = [vec![raw.data_dir.clone()], self.data_dirs()?]
+            .concat()
+            .into_iter()
+            .find(is_used);
+        Ok(used.unwrap_or_else(|| raw.data_dir.clone()))
     }
 
     /// The registries that its configuration, where one is named, intercepts by name.

@@ -9,6 +9,7 @@ pub mod command;
 pub mod config;
 mod control;
 mod data_dir;
+mod doctor;
 mod drain;
 mod environment;
 mod explain;

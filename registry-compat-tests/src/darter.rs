@@ -292,18 +292,16 @@ impl Home {
         command
     }
 
-    /// What `darter setup` prints for `runtime` in a room: where its file goes, and the file.
+    /// What `darter setup` writes for `runtime`: paths and texts.
     ///
     /// # Errors
-    /// The command fails, or tells no place.
-    pub fn setup(&self, room: &Room, runtime: &str) -> Result<(String, String)> {
-        let mut command = room.client(&self.binary());
-        let printed = command.args(["setup", runtime, "--dry-run"]).output()?;
-        let note = String::from_utf8(printed.stderr)?;
-        anyhow::ensure!(printed.status.success(), "setup {runtime}: {note}");
-        let path = note.lines().find_map(|line| line.strip_prefix("# /"));
-        let path = path.with_context(|| format!("no place is told: {note}"))?;
-        Ok((format!("/{path}"), String::from_utf8(printed.stdout)?))
+    /// The command fails, or writes what is no text.
+    pub fn setup(&self, runtime: &str) -> Result<Vec<(String, String)>> {
+        let root = tempfile::tempdir()?;
+        let mut setup = self.operate(&["setup", runtime]);
+        setup.arg("--root").arg(root.path());
+        process::check(setup, START_LIMIT)?;
+        files_below(root.path())
     }
 
     /// What `darter ca install` writes for `runtime` to trust `registry`: paths and texts.
@@ -315,19 +313,7 @@ impl Home {
         let mut install = self.operate(&["ca", "install", runtime, "--registry", registry]);
         install.arg("--root").arg(root.path());
         process::check(install, START_LIMIT)?;
-        let (mut files, mut directories) = (Vec::new(), vec![root.path().to_owned()]);
-        while let Some(directory) = directories.pop() {
-            for entry in fs::read_dir(directory)? {
-                let path = entry?.path();
-                if path.is_dir() {
-                    directories.push(path);
-                    continue;
-                }
-                let real = Path::new("/").join(path.strip_prefix(root.path())?);
-                files.push((real.display().to_string(), fs::read_to_string(path)?));
-            }
-        }
-        Ok(files)
+        files_below(root.path())
     }
 
     /// The PEM certificate of the authority by which the node that runs here answers as `registry`.
@@ -362,6 +348,23 @@ impl Home {
     pub fn binary(&self) -> String {
         self.path().join("darter").display().to_string()
     }
+}
+
+/// Every file below `root`: its path as a client sees it, and its text.
+fn files_below(root: &Path) -> Result<Vec<(String, String)>> {
+    let (mut files, mut directories) = (Vec::new(), vec![root.to_owned()]);
+    while let Some(directory) = directories.pop() {
+        for entry in fs::read_dir(directory)? {
+            let path = entry?.path();
+            if path.is_dir() {
+                directories.push(path);
+                continue;
+            }
+            let real = Path::new("/").join(path.strip_prefix(root)?);
+            files.push((real.display().to_string(), fs::read_to_string(path)?));
+        }
+    }
+    Ok(files)
 }
 
 /// The binary that cargo has put beside this one, or above `deps/` where tests lie.

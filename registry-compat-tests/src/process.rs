@@ -228,11 +228,13 @@ pub fn command(program: impl AsRef<std::ffi::OsStr>) -> Command {
 /// It cannot be started, or still runs after `limit`, at which it is killed.
 pub fn run(mut command: Command, limit: Duration) -> Result<Finished> {
     let output = tempfile::NamedTempFile::new()?;
+    // One place in the file for both, or each would write over the other.
+    let both = output.as_file();
     let watch = Stopwatch::start();
     let mut child = command
         .stdin(Stdio::null())
-        .stdout(output.reopen()?)
-        .stderr(output.reopen()?)
+        .stdout(both.try_clone()?)
+        .stderr(both.try_clone()?)
         .spawn()
         .with_context(|| format!("starting {command:?}"))?;
     let status = wait_child(&mut child, limit)?;

@@ -5,6 +5,7 @@ mod client_certificate;
 mod conformance;
 mod counted;
 mod direct;
+mod doctor;
 mod drain;
 mod endpoints;
 mod faults;

@@ -5,7 +5,7 @@
 use anyhow::{Context as _, Result};
 use registry_compat_tests::{
     can_run,
-    clients::{Client, Mirrored, Naming, PrintedFile, Reference, Visit},
+    clients::{Client, Mirrored, Naming, Reference, SetUp, Visit},
     darter::{Darter, Home},
 };
 
@@ -105,9 +105,9 @@ fn every_client_pulls_an_explicit_name_through_darter() -> Result<()> {
     Ok(())
 }
 
-/// What is printed is the whole configuration of the client but for its storage.
+/// What is written is the whole configuration of the client but for its storage.
 #[test]
-fn a_client_pulls_through_darter_with_no_more_than_the_file_that_setup_prints() -> Result<()> {
+fn a_client_pulls_through_darter_with_no_more_than_the_files_that_setup_writes() -> Result<()> {
     if !can_run(&PROGRAMS)? {
         return Ok(());
     }
@@ -119,12 +119,12 @@ fn a_client_pulls_through_darter_with_no_more_than_the_file_that_setup_prints() 
         ("containerd", Client::Ctr),
         ("podman", Client::Podman),
     ] {
-        let (path, text) = home.setup(&stage.room, runtime)?;
+        let files = home.setup(runtime)?;
         let hub = "sealed".to_owned();
         let visit = Visit {
             room: &stage.room,
             image: &stage.golden.image,
-            naming: &Naming::Printed(PrintedFile { hub, path, text }),
+            naming: &Naming::SetUp(SetUp { hub, files }),
             reference: Reference::Tag,
         };
         let pulled = client.pull(&visit);

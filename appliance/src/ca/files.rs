@@ -105,6 +105,11 @@ impl Authorities {
         })
     }
 
+    /// The certificate that `owner`'s authority has now, if any.
+    pub(super) fn certificate(&self, owner: &Owner) -> Option<String> {
+        fs::read_to_string(self.directory(owner).join(CERTIFICATE)).ok()
+    }
+
     fn root(&self) -> PathBuf {
         self.data_dir.join("ca")
     }

@@ -28,7 +28,8 @@ pub(super) struct NamingFile {
     pub(super) place: &'static str,
 }
 
-const CERTIFICATE: &str = "darter-ca.crt";
+/// What the certificate is called wherever a runtime reads it.
+pub(crate) const CERTIFICATE: &str = "darter-ca.crt";
 
 const HUB_IN_DOCKERD: &str = "dockerd takes no authority for docker.io but the system's. Either point \
     it here as a mirror, which needs no certificate (`darter setup docker`), or give its unit a \

@@ -19,10 +19,11 @@ use std::{
 
 use anyhow::{Context as _, bail};
 use clap::Subcommand;
-use protocol::digest;
+use protocol::{RegistryName, digest};
 use proxy::Owner;
 
 pub(crate) use files::Authorities;
+pub(crate) use install::CERTIFICATE;
 pub(crate) use leaves::Leaves;
 
 use crate::{command::NodeArguments, setup::Runtime, terminal};
@@ -123,6 +124,42 @@ fn described(owner: &Owner, authority: &Authority) -> anyhow::Result<String> {
         fingerprint.join(":"),
         authority.certificate.trim_end(),
     ))
+}
+
+/// Where `runtime` reads whom to believe for `registry`, or why it has no such place.
+pub(crate) fn place(runtime: Runtime, registry: &RegistryName) -> Result<PathBuf, &'static str> {
+    let placed = install::placement(runtime, registry)?;
+    Ok(PathBuf::from(placed.certificate))
+}
+
+/// The certificate of the authority for `registry` in `data_dir`, made where there is none.
+pub(crate) fn certificate(
+    data_dir: &Path,
+    registry: &RegistryName,
+    now: SystemTime,
+) -> anyhow::Result<String> {
+    let owner = Owner::Registry(registry.clone());
+    Ok(Authorities::new(data_dir).open(&owner, now)?.certificate)
+}
+
+/// For whom authorities were made in `data_dir`, and their certificates.
+pub(crate) fn made(data_dir: &Path) -> anyhow::Result<Vec<(String, Result<String, String>)>> {
+    let authorities = Authorities::new(data_dir);
+    let told = |owner: Owner| {
+        let certificate = authorities.certificate(&owner);
+        let certificate = certificate.ok_or_else(|| "its certificate cannot be read".to_owned());
+        let name = match &owner {
+            Owner::Registry(registry) => registry.to_string(),
+            Owner::Loopback => "localhost".to_owned(),
+        };
+        (name, certificate)
+    };
+    Ok(authorities.made()?.into_iter().map(told).collect())
+}
+
+/// The same, where there is one.
+pub(crate) fn made_certificate(data_dir: &Path, registry: &RegistryName) -> Option<String> {
+    Authorities::new(data_dir).certificate(&Owner::Registry(registry.clone()))
 }
 
 fn install(

@@ -28,6 +28,9 @@ pub use read::read;
 /// Where a system service keeps its data.
 pub const DATA_DIR: &str = "/var/lib/darter";
 
+/// Where a system service has its configuration.
+pub const CONFIG_FILE: &str = "/etc/darter/darter.toml";
+
 /// The roles that this version can run.
 pub const BUILT_ROLES: [Role; 3] = [Role::Scheduler, Role::Seed, Role::Proxy];
 

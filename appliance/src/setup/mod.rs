@@ -1,103 +1,73 @@
-//! The file with which a container runtime is pointed at this host.
+//! Points a container runtime at this host, and away again: `darter setup`.
+//!
+//! What is written where is decided in pure files (`plan`, `edit`, `change`); `run` reads, records and
+//! writes. Every change is recorded before it is made, so that `--undo` finds its way back from any
+//! point at which a setup was cut off.
 
-mod files;
+mod change;
+mod edit;
+mod file;
+mod intercept;
+mod plan;
+mod record;
+mod run;
+mod state;
+mod wish;
 
-/// A container runtime that can be pointed here.
+use std::path::{Path, PathBuf};
+
+pub(crate) use plan::Runtime;
+pub(crate) use run::run;
+pub(crate) use state::{State, is_installed, state};
+
+/// How a runtime reaches the proxy.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Runtime {
-    Docker,
-    Containerd,
-    Podman,
-    Crio,
-    Buildkit,
+pub(crate) enum Mode {
+    /// The proxy is a mirror of registries, in plain HTTP on the loopback.
+    Mirror,
+    /// The proxy is the runtime's HTTPS proxy, and opens the TLS of the registries that it intercepts.
+    Intercept,
 }
 
-/// A whole file of a runtime.
-#[derive(Debug)]
-pub(crate) struct RuntimeFile {
-    /// Where it goes and what makes the runtime read it, for the person.
-    pub(crate) note: String,
-    pub(crate) text: String,
-}
-
-/// What is written into the files.
-#[derive(Debug)]
-struct Mirror {
-    /// `localhost:65001`.
-    authority: String,
-    /// The registries that are mirrored, as image names spell them.
-    registries: Vec<String>,
+/// What was typed after `darter setup`.
+#[derive(Debug, clap::Args)]
+pub(crate) struct SetupArguments {
+    #[arg(value_enum)]
+    pub(crate) runtime: Runtime,
+    /// A mirror of registries, or the HTTPS proxy of the runtime.
+    #[arg(long, value_enum, default_value = "mirror")]
+    pub(crate) mode: Mode,
+    /// This registry, any number of times; default: the well-known ones and those of the configuration,
+    /// or those that it intercepts.
+    #[arg(long = "registry", value_name = "NAME")]
+    pub(crate) registries: Vec<String>,
+    /// The port of the proxy; default: that of the configuration.
+    #[arg(long)]
+    pub(crate) port: Option<u16>,
+    /// Show what would be changed, and change nothing.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Take back what an earlier setup of this runtime has changed.
+    #[arg(long)]
+    pub(crate) undo: bool,
+    /// Find the files of the runtime below this directory, as in an image that is being built.
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub(crate) root: PathBuf,
 }
 
 /// The port of the proxy where nothing else is said.
 pub(crate) const PROXY_PORT: u16 = 65001;
 
-/// The file that `runtime` needs to pull through the proxy on `port`.
-pub(crate) fn file_for(runtime: Runtime, port: u16) -> anyhow::Result<RuntimeFile> {
-    let mirror = Mirror::of_port(port);
-    match runtime {
-        Runtime::Docker => files::docker(&mirror),
-        Runtime::Containerd => Ok(files::containerd(&mirror)),
-        Runtime::Podman => Ok(files::containers(
-            &mirror,
-            "podman reads it at its next pull",
-        )),
-        Runtime::Crio => Ok(files::containers(&mirror, "then: systemctl reload crio")),
-        Runtime::Buildkit => Ok(files::buildkit(&mirror)),
-    }
-}
-
-// === impl Runtime ===
-
-impl Runtime {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Docker,
-        Self::Containerd,
-        Self::Podman,
-        Self::Crio,
-        Self::Buildkit,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-            Self::Crio => "crio",
-            Self::Buildkit => "buildkit",
-        }
-    }
-}
-
-// === impl Mirror ===
-
-impl Mirror {
-    /// Every well-known registry with a name of its own; a pattern names none.
-    fn of_port(port: u16) -> Self {
-        let named = swarm::source::WELL_KNOWN
-            .iter()
-            .filter(|name| !name.contains('*'));
-        Self {
-            authority: format!("localhost:{port}"),
-            registries: named.map(|name| (*name).to_owned()).collect(),
-        }
-    }
-}
-
 /// How `runtime` is pointed at the proxy on `port`, in one line.
 pub(crate) fn hint(runtime: Runtime, port: u16) -> String {
     let name = runtime.as_str();
-    let show = format!("`darter setup {name} --dry-run`");
-    match runtime {
-        Runtime::Docker => format!(
-            "\"registry-mirrors\": [\"http://localhost:{port}\"] in {}, then restart docker",
-            files::DOCKER
-        ),
-        Runtime::Containerd => format!("{show} shows {}", files::CONTAINERD),
-        Runtime::Podman => format!(
-            "podman pull --tls-verify=false localhost:{port}/docker.io/library/alpine; {show} for all names"
-        ),
-        Runtime::Crio => format!("{show} shows {}", files::CONTAINERS),
-        Runtime::Buildkit => format!("{show} shows {}", files::BUILDKIT),
+    match port {
+        PROXY_PORT => format!("darter setup {name}"),
+        _ => format!("darter setup {name} --port {port}"),
     }
+}
+
+/// `path` as it lies below `root`.
+pub(crate) fn below(root: &Path, path: &Path) -> PathBuf {
+    root.join(path.strip_prefix("/").unwrap_or(path))
 }

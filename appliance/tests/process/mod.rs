@@ -5,3 +5,4 @@ mod commands;
 mod node;
 mod operate;
 mod running;
+mod setup;

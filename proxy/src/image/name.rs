@@ -22,6 +22,22 @@ pub struct ImageName {
 // === impl ImageName ===
 
 impl ImageName {
+    pub fn registry(&self) -> &RegistryName {
+        &self.registry
+    }
+
+    pub fn repository(&self) -> &Repository {
+        &self.repository
+    }
+
+    /// The tag or the digest, as a path has it.
+    pub fn reference(&self) -> String {
+        match &self.reference {
+            Reference::Tag(tag) => tag.as_str().to_owned(),
+            Reference::Digest(digest) => digest.to_string(),
+        }
+    }
+
     /// Where a content of the image is to be had.
     pub(super) fn origin(&self, kind: ContentKind) -> Origin {
         Origin {

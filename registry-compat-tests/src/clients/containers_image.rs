@@ -152,8 +152,8 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
             own,
             &format!("[[registry]]\nlocation = \"{MIRROR}\"\ninsecure = true\n"),
         )?,
-        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
-        Naming::Own(own) => visit.write_trust(own)?,
+        Naming::SetUp(set_up) => visit.write(&set_up.files)?,
+        Naming::Own(own) => visit.write(&own.files)?,
         Naming::Secured(named) => named.write(visit.room)?,
     }
     Ok(visit.registry_name())

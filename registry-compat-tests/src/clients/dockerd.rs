@@ -57,8 +57,8 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
             &format!("{{\"registry-mirrors\": [\"http://{MIRROR}\"]}}\n"),
         )?,
         Naming::Explicit(_) => {}
-        Naming::Printed(file) => visit.room.write(&file.path, &file.text)?,
-        Naming::Own(own) => visit.write_trust(own)?,
+        Naming::SetUp(set_up) => visit.write(&set_up.files)?,
+        Naming::Own(own) => visit.write(&own.files)?,
         Naming::Secured(own) => own.write(visit.room)?,
     }
     let mut command = visit.command("/usr/sbin/dockerd");

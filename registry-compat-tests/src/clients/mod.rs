@@ -55,8 +55,8 @@ pub enum Naming {
     Mirror(Mirrored),
     /// `localhost:65001/<this>`, without any configuration.
     Explicit(String),
-    /// The image's name at Docker Hub, by the file that a command has printed for the client.
-    Printed(PrintedFile),
+    /// The image's name at Docker Hub, by the files that a command has made for the client.
+    SetUp(SetUp),
     /// The image's own name and nothing of a mirror: the client has files that say whom it trusts,
     /// and perhaps a proxy.
     Own(Own),
@@ -87,13 +87,13 @@ pub struct Secured {
     pub login: Option<(String, String)>,
 }
 
-/// A whole configuration file, as it was printed and where it was told to go.
+/// What points a client at the mirror.
 #[derive(Debug, Clone)]
-pub struct PrintedFile {
+pub struct SetUp {
     /// The repository at Docker Hub, without `library/`.
     pub hub: String,
-    pub path: String,
-    pub text: String,
+    /// Files of the client, by their real paths.
+    pub files: Vec<(String, String)>,
 }
 
 /// An image's own names, and how the path form names its registry at the mirror.
@@ -202,7 +202,7 @@ impl Visit<'_> {
     fn hub_name(&self) -> String {
         match self.naming {
             Naming::Mirror(names) => self.referred(&names.hub),
-            Naming::Printed(file) => self.referred(&file.hub),
+            Naming::SetUp(set_up) => self.referred(&set_up.hub),
             Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
             Naming::Secured(own) => self.referred(&own.name()),
@@ -215,7 +215,7 @@ impl Visit<'_> {
             Naming::Mirror(names) => {
                 self.referred(&format!("{}/{}", names.registry, names.repository))
             }
-            Naming::Printed(file) => self.referred(&format!("docker.io/library/{}", file.hub)),
+            Naming::SetUp(set_up) => self.referred(&format!("docker.io/library/{}", set_up.hub)),
             Naming::Own(own) => self.referred(&own.name),
             Naming::Explicit(name) => self.referred(&format!("{MIRROR}/{name}")),
             Naming::Secured(own) => self.referred(&own.name()),
@@ -238,9 +238,9 @@ impl Visit<'_> {
         command
     }
 
-    /// Writes the files that say whom the client trusts.
-    fn write_trust(&self, own: &Own) -> Result<()> {
-        let mut files = own.files.iter();
+    /// Writes files of the client.
+    fn write(&self, files: &[(String, String)]) -> Result<()> {
+        let mut files = files.iter();
         files.try_for_each(|(path, text)| self.room.write(path, text))
     }
 
