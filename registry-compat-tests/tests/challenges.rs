@@ -1,7 +1,7 @@
 //! Private images through the mirror, by clients that name the registry in the path: they are sent to
 //! this node for their tokens, and the registry's own token server gives them.
 
-use std::{path::Path, time::Duration};
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use registry_compat_tests::{
@@ -10,7 +10,7 @@ use registry_compat_tests::{
     http::Request,
     image::Image,
     process,
-    token_registry::{Caller, Door, Scheme, Settings, TokenRegistry},
+    token_registry::{Caller, Door, Scheme, Settings, TokenRegistry, text_of},
 };
 use tempfile::TempDir;
 
@@ -18,7 +18,7 @@ use tempfile::TempDir;
 struct Stage {
     registry: TokenRegistry,
     darter: Darter,
-    home: Home,
+    _home: Home,
     directory: TempDir,
 }
 
@@ -53,7 +53,7 @@ impl Stage {
         Ok(Self {
             registry,
             darter,
-            home,
+            _home: home,
             directory,
         })
     }
@@ -141,7 +141,6 @@ fn a_private_image_by_its_explicit_name_is_its_owners() -> Result<()> {
     let log = stage.darter.log()?;
     ensure!(!log.contains(secret), "a password in the log");
     stage.darter.stop()?;
-    drop(stage.home);
     Ok(())
 }
 
@@ -271,6 +270,49 @@ fn what_is_no_question_for_a_token_is_refused() -> Result<()> {
         length,
     )?;
     ensure!(long.status == 400, "{}", long.status);
-    let _: &Path = stage.directory.path();
+    stage.darter.stop()
+}
+
+/// A form that asks for a token to read the private repository.
+fn post(stage: &Stage, form: &str) -> Result<(u16, String)> {
+    let scope = "repository:registry.test/team/own:pull";
+    let body = format!("{form}&service=darter&client_id=test&scope={scope}");
+    let whole = Request::new("POST", "/token")
+        .header("Content-Type", "application/x-www-form-urlencoded")
+        .send_with(
+            stage.darter.proxy()?,
+            &mut body.as_bytes(),
+            body.len() as u64,
+        )?
+        .whole()?;
+    Ok((whole.status, whole.text()))
+}
+
+#[test]
+fn a_form_is_answered_as_the_token_server_answers_it() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    let own = "grant_type=password&username=ann&password=ann%27s+password";
+    let (status, answer) = post(&stage, own)?;
+    ensure!(status == 200, "{status}: {answer}");
+    let token = text_of(answer.as_bytes(), "access_token")?;
+    let read = Request::get("/v2/registry.test/team/own/manifests/latest")
+        .header("Authorization", &format!("Bearer {token}"))
+        .fetch(stage.darter.proxy()?)?;
+    ensure!(read.status == 200, "{}: {}", read.status, read.text());
+    let refresh = stage.registry.refresh_token("ann")?;
+    let (status, answer) = post(
+        &stage,
+        &format!("grant_type=refresh_token&refresh_token={refresh}"),
+    )?;
+    ensure!(status == 200, "{status}: {answer}");
+    let (status, _) = post(&stage, "grant_type=password&username=ann&password=wrong")?;
+    ensure!(status == 401, "{status}");
+    // Clients ask by GET then.
+    stage.registry.change(|rules| rules.refuses_post = true);
+    let (status, _) = post(&stage, own)?;
+    ensure!(status == 404 || status == 405, "{status}");
     stage.darter.stop()
 }

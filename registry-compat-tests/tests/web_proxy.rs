@@ -113,11 +113,12 @@ impl Behind {
         format!("http://{user}{}", self.proxy.address())
     }
 
-    /// What the proxy was asked is this method alone, with this `Proxy-Authorization`.
+    /// What the proxy was asked is this method alone, and for GET the question before it, with this `Proxy-Authorization`.
     fn was_asked(&self, method: &str, authorization: Option<&str>) -> Result<()> {
         let asked = self.proxy.asked();
         let is_it = |asked: &Asked| {
-            asked.method == method
+            let is_question = method == "GET" && asked.method == "HEAD";
+            (asked.method == method || is_question)
                 && asked.authorization.as_deref() == authorization
                 && asked.target.contains(HOST)
         };

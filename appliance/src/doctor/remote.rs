@@ -117,6 +117,7 @@ async fn greet(
         method: Method::GET,
         path: "/v2/".to_owned(),
         query: String::new(),
+        credential: None,
         headers: HeaderMap::new(),
         body: Empty::new().map_err(|never| match never {}).boxed(),
         caller_stall: UPSTREAM_LIMIT,
