@@ -18,7 +18,7 @@ use tempfile::TempDir;
 struct Stage {
     registry: TokenRegistry,
     darter: Darter,
-    _home: Home,
+    home: Home,
     directory: TempDir,
 }
 
@@ -53,7 +53,7 @@ impl Stage {
         Ok(Self {
             registry,
             darter,
-            _home: home,
+            home,
             directory,
         })
     }
@@ -81,8 +81,15 @@ impl Stage {
         process::check(copy, LIMIT).map(drop)
     }
 
-    /// `podman pull` or `buildah pull`, with a store of its own.
+    /// `podman pull` or `buildah pull` by an explicit name.
     fn pull(&self, program: &str, repository: &str, login: &str) -> Result<()> {
+        let name = self.name(repository)?;
+        self.pull_with(program, login, &["--tls-verify=false", &name])
+    }
+
+    /// `podman pull` or `buildah pull`, with a store of its own and Darter as its proxy for HTTPS, which
+    /// is not asked for what is on this host.
+    fn pull_with(&self, program: &str, login: &str, words: &[&str]) -> Result<()> {
         let store = tempfile::tempdir_in(&self.directory)?;
         let at = |name: &str| store.path().join(name);
         let policy = at("policy.json");
@@ -91,12 +98,13 @@ impl Stage {
             "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
         )?;
         let mut pull = process::command(program);
+        pull.env("HTTPS_PROXY", format!("http://{}", self.darter.proxy()?));
         pull.arg("--root").arg(at("store"));
         pull.arg("--runroot").arg(at("run"));
         pull.args(["--storage-driver", "vfs", "pull", "--quiet"]);
-        pull.args(["--tls-verify=false", "--creds", login]);
+        pull.args(["--creds", login]);
         pull.arg("--signature-policy").arg(&policy);
-        pull.arg(self.name(repository)?);
+        pull.args(words);
         process::check(pull, LIMIT).map(drop)
     }
 
@@ -314,5 +322,60 @@ fn a_form_is_answered_as_the_token_server_answers_it() -> Result<()> {
     stage.registry.change(|rules| rules.refuses_post = true);
     let (status, _) = post(&stage, own)?;
     ensure!(status == 404 || status == 405, "{status}");
+    stage.darter.stop()
+}
+
+/// A directory with the authorities that an intercepted client trusts: Darter's for this registry, and
+/// that of its token server.
+fn trusted(stage: &Stage) -> Result<TempDir> {
+    let trusted = tempfile::tempdir_in(&stage.directory)?;
+    let at = |name: &str| trusted.path().join(name);
+    std::fs::write(at("darter.crt"), stage.home.ca_of("registry.test")?)?;
+    std::fs::copy(stage.registry.papers().join("ca.crt"), at("realm.crt"))?;
+    Ok(trusted)
+}
+
+/// `skopeo copy` by the registry's own name, through Darter as a proxy for HTTPS; a push where `words` say so.
+fn copy_by_its_own_name(stage: &Stage, words: &[&str]) -> Result<()> {
+    let trusted = trusted(stage)?;
+    let mut copy = process::command("skopeo");
+    copy.env("HTTPS_PROXY", format!("http://{}", stage.darter.proxy()?));
+    copy.args(["--insecure-policy", "copy", "--all", "--quiet"]);
+    copy.arg("--src-cert-dir").arg(trusted.path());
+    copy.arg("--dest-cert-dir").arg(trusted.path());
+    copy.args(words);
+    process::check(copy, LIMIT).map(drop)
+}
+
+#[test]
+fn an_intercepted_client_meets_the_registrys_own_challenges() -> Result<()> {
+    if !can_run(&["buildah", "docker-registry", "podman", "skopeo"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "intercept = [\"registry.test\"]\n")?;
+    let target = stage.directory.path().join("copied");
+    let target = format!("dir:{}", target.display());
+    let own = "docker://registry.test/team/own:latest";
+    copy_by_its_own_name(&stage, &["--src-creds", "ann:ann's password", own, &target])?;
+    ensure!(stage.was_read_by("ann"), "as whom?");
+    let open = "docker://registry.test/team/open:latest";
+    copy_by_its_own_name(&stage, &["--src-no-creds", open, &target])?;
+    let bobs = copy_by_its_own_name(&stage, &["--src-creds", "bob:bob's", own, &target]);
+    ensure!(bobs.is_err(), "it is not bob's");
+    let trusted = trusted(&stage)?;
+    let certificates = format!("--cert-dir={}", trusted.path().display());
+    for program in ["podman", "buildah"] {
+        let name = "registry.test/team/own:latest";
+        stage.pull_with(program, "ann:ann's password", &[&certificates, name])?;
+    }
+    // A push goes through as it is.
+    let pushed = "docker://registry.test/team/own:pushed";
+    let ann = "ann:ann's password";
+    copy_by_its_own_name(
+        &stage,
+        &["--src-no-creds", "--dest-creds", ann, open, pushed],
+    )?;
+    let bytes = stage.darter.metric("darter_proxy_bytes_total")?;
+    ensure!(bytes > 1.0, "nothing went through Darter");
     stage.darter.stop()
 }
