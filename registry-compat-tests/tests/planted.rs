@@ -13,7 +13,7 @@ use registry_compat_tests::{
 use crate::rights::{Form, OTHER, OWNER, Stage};
 
 /// The longest file that is looked through; nothing here is longer.
-const FILE_LEN_MAX: u64 = 64 << 20;
+const FILE_LEN_MAX: u64 = 256 << 20;
 
 /// What was planted, and what it is called in a failure.
 #[derive(Default)]
