@@ -33,16 +33,15 @@ pub(crate) struct Ask {
     pub(crate) query: String,
     pub(crate) asker: Asker,
     pub(crate) credential: Option<Credential>,
-    /// Whether the caller is on this very host.
-    pub(crate) is_local: bool,
-    /// What the caller speaks: `http` or `https`.
-    pub(crate) scheme: &'static str,
+    pub(crate) whence: Whence,
 }
 
 /// From where a request came.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Whence {
+    /// Whether the caller is on this very host.
     pub(crate) is_local: bool,
+    /// What the caller speaks: `http` or `https`.
     pub(crate) scheme: &'static str,
 }
 
@@ -149,21 +148,18 @@ impl Proxy {
         let ask = Ask {
             asker: Asker::of(form, client),
             credential: self.vouchers.credential(&parts.headers).await,
-            is_local: whence.is_local,
-            scheme: whence.scheme,
+            whence,
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
             headers: parts.headers,
         };
         let namespace = note(&mut record, &routed, &ask);
-        let place = place_of(&routed);
-        let mut answer = match self.answer_routed(&ask, client, routed, body).await {
+        let mut answer = match self.answer_routed(&ask, client, &routed, body).await {
             Ok(answer) => answer,
             Err(mut refusal) => {
-                if let Some((form, registry, repository)) = &place {
-                    let place = (*form, registry);
-                    challenge_anew(&ask, place, repository.as_ref(), &mut refusal.headers);
+                if let Some((form, registry, repository)) = place_of(&routed) {
+                    challenge_anew(&ask, (form, registry), repository, &mut refusal.headers);
                 }
                 self.metrics.refusal(refusal.fault);
                 record.fault = Some(refusal.fault);
@@ -184,10 +180,10 @@ impl Proxy {
         &self,
         ask: &Ask,
         client: ClientKind,
-        routed: Result<RegistryRequest, RouteError>,
+        routed: &Result<RegistryRequest, RouteError>,
         body: Incoming,
     ) -> Result<Answer, Refusal> {
-        match routed.map_err(|error| route_refusal(&error))? {
+        match routed.as_ref().map_err(route_refusal)? {
             RegistryRequest::Ping => match self.config().ping_challenge.to(ask, client) {
                 // Whoever can go elsewhere is to stay, and say who it is.
                 Some(challenge) => Ok(refused(&challenge, Asker::Direct)),
@@ -202,13 +198,13 @@ impl Proxy {
                 if !self.config().source.allowed(&through.registry) {
                     return Err(not_allowed(&through.registry));
                 }
-                self.pass_through(ask, &through, body).await
+                self.pass_through(ask, through, body).await
             }
             RegistryRequest::Read(target, resource) => {
                 if !self.config().source.allowed(&target.registry) {
                     return Err(not_allowed(&target.registry));
                 }
-                self.read(ask, &target, resource).await
+                self.read(ask, target, resource).await
             }
         }
     }
@@ -217,13 +213,13 @@ impl Proxy {
         &self,
         ask: &Ask,
         target: &Target,
-        resource: Resource,
+        resource: &Resource,
     ) -> Result<Answer, Refusal> {
         match resource {
-            Resource::Blob(digest) => self.blob(ask, target, digest).await,
+            Resource::Blob(digest) => self.blob(ask, target, *digest).await,
             Resource::Manifest(reference) => self.manifest(ask, target, reference).await,
             Resource::TagsList => self.list(ask, target, None).await,
-            Resource::Referrers(digest) => self.list(ask, target, Some(digest)).await,
+            Resource::Referrers(digest) => self.list(ask, target, Some(*digest)).await,
         }
     }
 }
@@ -231,16 +227,12 @@ impl Proxy {
 /// The registry and the repository that are asked for, and how.
 fn place_of(
     routed: &Result<RegistryRequest, RouteError>,
-) -> Option<(Form, RegistryName, Option<Repository>)> {
+) -> Option<(Form, &RegistryName, Option<&Repository>)> {
     match routed {
-        Ok(RegistryRequest::Read(target, _)) => Some((
-            target.form,
-            target.registry.clone(),
-            Some(target.repository.clone()),
-        )),
-        Ok(RegistryRequest::Through(through)) => {
-            Some((through.form, through.registry.clone(), None))
+        Ok(RegistryRequest::Read(target, _)) => {
+            Some((target.form, &target.registry, Some(&target.repository)))
         }
+        Ok(RegistryRequest::Through(through)) => Some((through.form, &through.registry, None)),
         Ok(
             RegistryRequest::Ping
             | RegistryRequest::Token
@@ -388,8 +380,10 @@ mod tests {
             query: String::new(),
             asker: Asker::Direct,
             credential: None,
-            is_local: true,
-            scheme: "http",
+            whence: Whence {
+                is_local: true,
+                scheme: "http",
+            },
         };
         assert!(ask("\"a\", W/\"b\"").holds("\"b\""));
         assert!(ask("*").holds("\"b\""));

@@ -172,7 +172,7 @@ impl Proxy {
         target: &Target,
         named: Named,
     ) -> Result<Option<u64>, Refusal> {
-        let request = first_byte(ask, target, named, Redirects::Follow);
+        let request = first_byte_of(head(ask, target, named, Redirects::Follow));
         let sent = self.upstream.send(request, ask.patience()).await;
         let response = sent.map_err(|error| upstream::refusal(&error, named.missing()))?;
         Ok(whole_size(&response))
@@ -220,15 +220,15 @@ pub(crate) fn head(
     }
 }
 
-/// A GET of the first byte of `named` with the caller's credential.
-fn first_byte(ask: &Ask, target: &Target, named: Named, redirects: Redirects) -> UpstreamRequest {
+/// A GET of the first byte of what `head` asks for.
+pub(crate) fn first_byte_of(head: UpstreamRequest) -> UpstreamRequest {
     UpstreamRequest {
         method: Method::Get,
         range: Some(ByteRange {
             start: 0,
             end: Some(1),
         }),
-        ..head(ask, target, named, redirects)
+        ..head
     }
 }
 

@@ -18,7 +18,7 @@ use http::{
 };
 use hyper::{server::conn::http1, service::service_fn};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use swarm::source::{ClientPlace, Tunnels};
+use swarm::source::Tunnels;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::watch,
@@ -27,7 +27,6 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    answer::Whence,
     body::AnswerBody,
     challenge::Vouchers,
     config::Config,
@@ -256,10 +255,8 @@ impl Stage {
             (None, _) if self.is_http2 => parts.uri = address(None, &parts.uri),
             (None, _) => {}
         }
-        let whence = Whence {
-            is_local: self.met.place() == ClientPlace::Local,
-            scheme: if self.is_tls { "https" } else { "http" },
-        };
+        let scheme = if self.is_tls { "https" } else { "http" };
+        let whence = self.met.whence(scheme);
         self.proxy.answer(parts, body, cut, whence).await
     }
 }

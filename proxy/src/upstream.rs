@@ -85,20 +85,12 @@ pub(crate) fn broken_off(error: &ReadError) -> BrokenOff {
 /// Whether this error of a registry says neither that its caller may see a content nor that it may not:
 /// whoever goes on and asks for it learns more.
 pub(crate) fn is_undecided(error: &SourceError) -> bool {
+    let is_an_answer = |answer: &Answer| {
+        answer.by == AnsweredBy::Registry && answer.status == StatusCode::NOT_FOUND
+    };
     match error {
-        SourceError::NotAllowed(_) | SourceError::Forbidden { .. } | SourceError::Refused(_) => {
-            false
-        }
-        SourceError::Status(answer) => {
-            answer.by == AnsweredBy::Elsewhere || answer.status != StatusCode::NOT_FOUND
-        }
-        SourceError::Unreachable { .. }
-        | SourceError::Stalled { .. }
-        | SourceError::Redirect(_)
-        | SourceError::RateLimited { .. }
-        | SourceError::Interrupted
-        | SourceError::TooLong { .. }
-        | SourceError::Malformed(_) => true,
+        SourceError::Status(answer) => !is_an_answer(answer),
+        silent_or_refused => is_outage(silent_or_refused),
     }
 }
 

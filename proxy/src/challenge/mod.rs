@@ -144,7 +144,7 @@ pub(crate) fn challenge_anew(
     headers: &mut HeaderMap,
 ) {
     let is_ours = match form {
-        Form::Prefix | Form::Bare => ask.is_local && !ask.asker.can_fall_back(),
+        Form::Prefix | Form::Bare => ask.whence.is_local && !ask.asker.can_fall_back(),
         Form::Ns | Form::Forward => false,
     };
     let offer = Offer::of(headers);
@@ -161,10 +161,10 @@ pub(crate) fn challenge_anew(
 /// The challenge whose tokens are given here, for who has reached this proxy by the name in `Host`.
 fn own(ask: &Ask, scope: Option<&str>) -> Option<HeaderValue> {
     let host: http::uri::Authority = ask.header(&header::HOST)?.parse().ok()?;
-    if !ask.is_local || host.as_str().contains('@') {
+    if !ask.whence.is_local || host.as_str().contains('@') {
         return None;
     }
-    let scheme = ask.scheme;
+    let scheme = ask.whence.scheme;
     let mut text = format!("Bearer realm=\"{scheme}://{host}{TOKEN_PATH}\",service=\"darter\"");
     if let Some(scope) = scope.filter(|scope| !scope.contains(['"', '\\'])) {
         text.push_str(&format!(",scope=\"{scope}\""));

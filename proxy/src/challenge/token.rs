@@ -47,7 +47,7 @@ const FORM_WAIT: Duration = Duration::from_secs(30);
 
 impl Proxy {
     pub(crate) async fn give_token(&self, ask: &Ask, body: Incoming) -> Result<Answer, Refusal> {
-        if !ask.is_local {
+        if !ask.whence.is_local {
             let message =
                 "tokens are given to clients on this host alone, since a password may come along";
             return Err(Refusal::new(Fault::NotAllowed, message));

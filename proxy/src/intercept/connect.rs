@@ -51,8 +51,7 @@ impl Proxy {
         let client = ClientKind::of(&agent);
         let mut record = Record::begin(client, Method::CONNECT, Arc::clone(&self.metrics));
         let ask = Ask {
-            is_local: met.place() == swarm::source::ClientPlace::Local,
-            scheme: "http",
+            whence: met.whence("http"),
             method: Method::CONNECT,
             headers: HeaderMap::new(),
             path: String::new(),

@@ -33,6 +33,8 @@ pub use rules::{Intercepted, Rules, TunnelFor, server_names};
 
 use rejections::Rejections;
 
+use crate::answer::Whence;
+
 /// Both ends of a client's connection.
 #[derive(Debug, Clone, Copy)]
 pub struct Met {
@@ -90,6 +92,12 @@ impl Met {
         } else {
             ClientPlace::Elsewhere
         }
+    }
+
+    /// From where a request comes that is spoken by `scheme`.
+    pub(crate) fn whence(&self, scheme: &'static str) -> Whence {
+        let is_local = self.place() == ClientPlace::Local;
+        Whence { is_local, scheme }
     }
 }
 

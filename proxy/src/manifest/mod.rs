@@ -52,11 +52,11 @@ impl Proxy {
         &self,
         ask: &Ask,
         target: &Target,
-        reference: Reference,
+        reference: &Reference,
     ) -> Result<Answer, Refusal> {
         match reference {
-            Reference::Digest(digest) => self.by_digest(ask, target, digest).await,
-            Reference::Tag(tag) => self.by_tag(ask, target, tag).await,
+            Reference::Digest(digest) => self.by_digest(ask, target, *digest).await,
+            Reference::Tag(tag) => self.by_tag(ask, target, tag.clone()).await,
         }
     }
 
@@ -153,10 +153,8 @@ impl Proxy {
             kind: ContentKind::Manifest,
             digest,
         };
-        let held = self.engine.held(TaskId(digest)).await;
-        let is_held = held.is_some_and(|held| held.complete && is_of(&held.visibility, target));
         if ask.is_head()
-            && !is_held
+            && !self.is_held_for(target, digest).await
             && let Some(described) = self.describe(ask, target, named).await?
         {
             return Ok(described.answer(ask, Content::Empty));
@@ -173,6 +171,11 @@ impl Proxy {
             size: bytes.len() as u64,
         };
         Ok(described.answer(ask, Content::Stream(Box::pin(whole))))
+    }
+
+    async fn is_held_for(&self, target: &Target, digest: Digest) -> bool {
+        let held = self.engine.held(TaskId(digest)).await;
+        held.is_some_and(|held| held.complete && is_of(&held.visibility, target))
     }
 
     /// What the upstream says of a manifest by HEAD; `None` where it does not say all.

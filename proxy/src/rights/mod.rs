@@ -17,15 +17,15 @@ use futures_util::FutureExt as _;
 use moka::future::Cache;
 use protocol::{Digest, RegistryName, Repository};
 use swarm::source::{
-    Access, ByteRange, Credential, Fingerprint, Method, Patience, Redirects, SourceError,
-    UpstreamRequest, UpstreamResponse,
+    Access, Credential, Fingerprint, Patience, Redirects, SourceError, UpstreamRequest,
+    UpstreamResponse,
 };
 
 use self::decision::{Decision, Verdict};
 pub use self::decision::{GRACE_MAX, RightTimes};
 use crate::{
     answer::Ask,
-    blob::{Named, head},
+    blob::{Named, first_byte_of, head},
     engine::Upstream,
     error::Refusal,
     flights::Flights,
@@ -324,16 +324,8 @@ async fn look(
     let response = match source.send_lightly(request.clone(), patience).await {
         // Some registries have no HEAD.
         Err(error) if is_refused(&error) => {
-            let range = Some(ByteRange {
-                start: 0,
-                end: Some(1),
-            });
-            let request = UpstreamRequest {
-                method: Method::Get,
-                range,
-                ..request
-            };
-            let response = source.send_lightly(request, patience).await?;
+            let by_get = first_byte_of(request);
+            let response = source.send_lightly(by_get, patience).await?;
             let total = response.content_range.and_then(|range| range.total);
             return Ok(Seen {
                 access: response.access,
