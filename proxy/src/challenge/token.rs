@@ -3,7 +3,6 @@
 
 use std::time::Duration;
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use http_body_util::{BodyExt as _, Limited};
@@ -120,7 +119,7 @@ async fn by_form(body: Incoming) -> Result<Question, Refusal> {
     };
     let scopes = of("scope").map(str::to_owned).into_iter().collect();
     let password = match (of("username"), of("password")) {
-        (Some(user), Some(password)) => basic(user, password),
+        (Some(user), Some(password)) => Credential::basic(&format!("{user}:{password}")),
         (Some(_) | None, _) => None,
     };
     let has_grant = password.is_some() || of("refresh_token").is_some();
@@ -137,12 +136,6 @@ async fn by_form(body: Incoming) -> Result<Question, Refusal> {
 
 fn pairs_of(text: &[u8]) -> Vec<(String, String)> {
     url::form_urlencoded::parse(text).into_owned().collect()
-}
-
-fn basic(user: &str, password: &str) -> Option<Credential> {
-    let text = BASE64_STANDARD.encode(format!("{user}:{password}"));
-    let value = HeaderValue::from_str(&format!("Basic {text}")).ok()?;
-    Credential::from_header(&value)
 }
 
 fn made(token: &str) -> Answer {

@@ -151,7 +151,7 @@ impl Upstreams {
     /// A right of `credential` to read in the repository of `origin` that another host may use.
     pub(crate) async fn lendable(&self, origin: &Origin, credential: &Credential) -> Option<Right> {
         let inner = self.inner();
-        let endpoints = self.endpoints(&origin.registry).await.ok()?;
+        let endpoints = inner.endpoints(&origin.registry).await.ok()?;
         let lendable = endpoints.lendable(&inner.rights, &origin.repository, credential);
         lendable.await
     }
@@ -213,12 +213,13 @@ impl Upstreams {
         request: &UpstreamRequest,
         means: Means,
     ) -> Result<UpstreamResponse, SourceError> {
-        let endpoints = self.endpoints(&request.registry).await?;
         let inner = self.inner();
-        let patience = self.timeouts().fallback;
+        let timeouts = &inner.config.timeouts;
+        let endpoints = inner.endpoints(&request.registry).await?;
+        let patience = timeouts.fallback;
         let answered = endpoints.ask(patience, &inner.rights, request, means).await;
         let errand = Errand::of_resource(&request.resource);
-        let ask_at = clock::now() + self.timeouts().fallback_memory;
+        let ask_at = clock::now() + timeouts.fallback_memory;
         endpoints
             .silence()
             .ended(errand, answered.as_ref().err(), ask_at);
@@ -229,21 +230,7 @@ impl Upstreams {
         &self,
         registry: &RegistryName,
     ) -> Result<Arc<Endpoints>, SourceError> {
-        if !self.allowed(registry) {
-            return Err(SourceError::NotAllowed(registry.clone()));
-        }
-        let inner = self.inner();
-        if let Some(endpoints) = inner.configured.get(registry) {
-            return Ok(Arc::clone(endpoints));
-        }
-        let endpoint =
-            default_endpoint(registry).map_err(|_| SourceError::NotAllowed(registry.clone()))?;
-        let made = async {
-            let upstream = Upstream::new(registry, endpoint, inner.public.clone());
-            let metrics = inner.metrics.clone();
-            Arc::new(Endpoints::new(registry, vec![upstream], metrics))
-        };
-        Ok(inner.others.get_with_by_ref(registry, made).await)
+        self.inner().endpoints(registry).await
     }
 }
 
@@ -289,6 +276,23 @@ impl Inner {
             metrics,
             outside,
         })
+    }
+
+    async fn endpoints(&self, registry: &RegistryName) -> Result<Arc<Endpoints>, SourceError> {
+        let not_allowed = || SourceError::NotAllowed(registry.clone());
+        if !self.config.allowed(registry) {
+            return Err(not_allowed());
+        }
+        if let Some(endpoints) = self.configured.get(registry) {
+            return Ok(Arc::clone(endpoints));
+        }
+        let endpoint = default_endpoint(registry).map_err(|_| not_allowed())?;
+        let made = async {
+            let upstream = Upstream::new(registry, endpoint, self.public.clone());
+            let metrics = self.metrics.clone();
+            Arc::new(Endpoints::new(registry, vec![upstream], metrics))
+        };
+        Ok(self.others.get_with_by_ref(registry, made).await)
     }
 }
 

@@ -6,12 +6,11 @@
 
 use std::{fmt, net::IpAddr, sync::Arc};
 
-use base64::{Engine as _, prelude::BASE64_STANDARD};
 use http::{HeaderValue, Uri};
 use hyper_util::client::proxy::matcher::Matcher;
 use url::{Host, Url};
 
-use super::resolve::is_local_name;
+use super::{credential::Credential, resolve::is_local_name};
 
 /// Proxies as the configuration or the environment has them; empty where there is none.
 #[derive(Clone, Default, PartialEq, Eq)]
@@ -148,21 +147,15 @@ impl OneProxy {
         let hidden = "has a user that cannot be taken off";
         url.set_username("").map_err(|()| hidden)?;
         url.set_password(None).map_err(|()| hidden)?;
-        let authorization = match who.as_str() {
-            ":" => None,
-            who => {
-                let text = format!("Basic {}", BASE64_STANDARD.encode(who));
-                let mut value = HeaderValue::try_from(text).map_err(|_| hidden)?;
-                value.set_sensitive(true);
-                Some(value)
-            }
-        };
+        let authorization = Credential::basic(&who).map(|login| login.header().clone());
         Ok(Self { url, authorization })
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use base64::{Engine as _, prelude::BASE64_STANDARD};
+
     use super::*;
 
     fn proxy(https: &str, http: &str, no: &str) -> Result<Option<UpstreamProxy>, &'static str> {

@@ -82,6 +82,12 @@ impl Credential {
         Ok(Self { value, scheme })
     }
 
+    /// What Basic sends of `user:password` (RFC 7617, section 2); `None` for nobody.
+    pub fn basic(user_and_password: &str) -> Option<Self> {
+        let encoded = BASE64_STANDARD.encode(user_and_password);
+        Self::from_header(&HeaderValue::try_from(format!("Basic {encoded}")).ok()?)
+    }
+
     /// What another host has lent.
     pub(crate) fn of_right(right: &Right) -> Option<Self> {
         Self::from_header(&HeaderValue::from_str(right.as_str()).ok()?)

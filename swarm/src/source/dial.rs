@@ -172,6 +172,13 @@ impl Dialer {
                 waited,
             }),
         };
+        self.counted(answered)
+    }
+
+    pub(super) fn counted(
+        &self,
+        answered: Result<reqwest::Response, SourceError>,
+    ) -> Result<reqwest::Response, SourceError> {
         match &answered {
             Ok(response) => self.metrics.answered(response.status()),
             Err(_) => self.metrics.unanswered(),

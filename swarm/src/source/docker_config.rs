@@ -144,14 +144,15 @@ impl Auth {
     }
 }
 
+const EMPTY: &str = "a login is empty";
+
 fn basic(user_and_password: &str) -> Result<Credential, &'static str> {
-    let encoded = BASE64_STANDARD.encode(user_and_password);
-    header(&format!("Basic {encoded}"))
+    Credential::basic(user_and_password).ok_or(EMPTY)
 }
 
 fn header(text: &str) -> Result<Credential, &'static str> {
     let value = HeaderValue::from_str(text).map_err(|_| "a login has signs that none has")?;
-    Credential::from_header(&value).ok_or("a login is empty")
+    Credential::from_header(&value).ok_or(EMPTY)
 }
 
 /// The program of a helper's name, which must lead into no other directory.

@@ -51,8 +51,8 @@ impl Endpoints {
     }
 
     /// The one that is farthest: the registry itself, where those before it are copies.
-    pub(super) fn last(&self) -> Option<&Upstream> {
-        self.upstreams.last()
+    pub(super) fn last(&self) -> Result<&Upstream, SourceError> {
+        self.upstreams.last().ok_or_else(|| self.nobody())
     }
 
     /// A right of `credential` that another host may use, if the registry wants one.
@@ -111,8 +111,12 @@ impl Endpoints {
                 break;
             }
         }
-        let nobody = || SourceError::NotAllowed(self.registry.clone());
-        Err(told.map_or_else(nobody, |(_, error)| error))
+        Err(told.map_or_else(|| self.nobody(), |(_, error)| error))
+    }
+
+    /// What it is that there is no endpoint.
+    fn nobody(&self) -> SourceError {
+        SourceError::NotAllowed(self.registry.clone())
     }
 
     /// The same response; how its body ends says something of the endpoint too.

@@ -56,8 +56,7 @@ impl Upstreams {
     /// registry refuses.
     pub async fn token(&self, request: TokenRequest) -> Result<TokenAnswer, SourceError> {
         let endpoints = self.endpoints(&request.registry).await?;
-        let nobody = || SourceError::NotAllowed(request.registry.clone());
-        let upstream = endpoints.last().ok_or_else(nobody)?;
+        let upstream = endpoints.last()?;
         let mut url = upstream.endpoint.clone();
         url.set_path(&format!("{}v2/", upstream.endpoint.path()));
         let dialer = &upstream.dialer;

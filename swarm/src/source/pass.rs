@@ -80,8 +80,7 @@ impl Upstreams {
     pub async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
         let endpoints = self.endpoints(&request.registry).await?;
         // What is written goes to the registry itself.
-        let nobody = || SourceError::NotAllowed(request.registry.clone());
-        let upstream = endpoints.last().ok_or_else(nobody)?;
+        let upstream = endpoints.last()?;
         let slot = upstream.slot().await?;
         let url = below(upstream, &request.path, &request.query)?;
         let endpoint = upstream.endpoint.clone();
@@ -135,11 +134,7 @@ impl Dialer {
                 }
             }
         };
-        match &answered {
-            Ok(response) => self.metrics.answered(response.status()),
-            Err(_) => self.metrics.unanswered(),
-        }
-        answered
+        self.counted(answered)
     }
 }
 

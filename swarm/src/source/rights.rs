@@ -104,11 +104,7 @@ impl Rights {
         let bought = match credential.scheme() {
             Scheme::Bearer => return Right::bearer(credential.header().to_str().ok()?),
             Scheme::Basic | Scheme::Refresh => {
-                let scope = Scope {
-                    upstream: upstream.id.clone(),
-                    repository: repository.clone(),
-                    identity: Some(credential.fingerprint()),
-                };
+                let scope = scope(upstream, repository, Some(credential));
                 let remembered = self.tokens.remembered(&scope, upstream, Some(credential));
                 remembered.await?
             }
@@ -152,7 +148,7 @@ impl Rights {
         upstream: &Upstream,
         request: &UpstreamRequest,
     ) -> Result<UpstreamResponse, SourceError> {
-        let scope = scope(upstream, request, None);
+        let scope = scope(upstream, &request.repository, None);
         let remembered = self.tokens.remembered(&scope, upstream, None).await;
         let refusal = match upstream
             .attempt(request, remembered.as_ref(), Access::Anonymous)
@@ -200,7 +196,7 @@ impl Rights {
                     .await;
             }
         };
-        let scope = scope(upstream, request, Some(credential));
+        let scope = scope(upstream, &request.repository, Some(credential));
         let rejected = self
             .tokens
             .remembered(&scope, upstream, Some(credential))
@@ -233,10 +229,10 @@ fn is_hidden(answer: &Answer) -> bool {
     answer.by == AnsweredBy::Registry && answer.status == StatusCode::NOT_FOUND
 }
 
-fn scope(upstream: &Upstream, request: &UpstreamRequest, credential: Option<&Credential>) -> Scope {
+fn scope(upstream: &Upstream, repository: &Repository, credential: Option<&Credential>) -> Scope {
     Scope {
         upstream: upstream.id.clone(),
-        repository: request.repository.clone(),
+        repository: repository.clone(),
         identity: credential.map(Credential::fingerprint),
     }
 }
