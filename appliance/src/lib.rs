@@ -28,3 +28,4 @@ mod setup;
 mod start;
 mod status;
 mod terminal;
+mod whole_file;

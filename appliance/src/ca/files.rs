@@ -6,7 +6,7 @@
 
 use std::{
     fs::{self, DirBuilder, File, Permissions},
-    io::{self, Write as _},
+    io,
     os::unix::fs::{DirBuilderExt as _, MetadataExt as _, PermissionsExt as _, chown},
     path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -16,13 +16,13 @@ use anyhow::{Context as _, ensure};
 use proxy::Owner;
 use rcgen::{KeyPair, PublicKeyData as _};
 use rustix::fs::{FlockOperation, flock};
-use tempfile::NamedTempFile;
 use x509_parser::pem::parse_x509_pem;
 
 use super::{
     constraints,
     issue::{self, RENEW_BEFORE},
 };
+use crate::whole_file;
 
 /// The authorities of one data directory.
 #[derive(Debug, Clone)]
@@ -173,7 +173,12 @@ impl Authorities {
     }
 
     fn write(&self, path: &Path, text: &str, mode: u32) -> io::Result<()> {
-        write_whole(path, text, mode, |file| self.hand_over(file))
+        whole_file::write(path, text, |fresh| {
+            fresh
+                .as_file()
+                .set_permissions(Permissions::from_mode(mode))?;
+            self.hand_over(fresh.path())
+        })
     }
 
     /// What root makes here by a command belongs to the node that runs here as another user.
@@ -184,25 +189,6 @@ impl Authorities {
         let node = fs::metadata(&self.data_dir)?;
         chown(path, Some(node.uid()), Some(node.gid()))
     }
-}
-
-/// Puts a file in its place at once, and on the disk, when `prepare` has seen it elsewhere; it is made
-/// readable for its owner alone.
-pub(super) fn write_whole(
-    path: &Path,
-    text: &str,
-    mode: u32,
-    prepare: impl FnOnce(&Path) -> io::Result<()>,
-) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-    let mut file = NamedTempFile::new_in(directory)?;
-    file.write_all(text.as_bytes())?;
-    file.as_file()
-        .set_permissions(Permissions::from_mode(mode))?;
-    prepare(file.path())?;
-    file.as_file().sync_all()?;
-    file.persist(path)?;
-    File::open(directory)?.sync_all()
 }
 
 /// The authority in `directory`; `None` where there is none, it is not whole, or it is old.

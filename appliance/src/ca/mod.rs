@@ -12,7 +12,8 @@ mod leaves;
 mod tests;
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     time::SystemTime,
 };
@@ -26,7 +27,7 @@ pub(crate) use files::Authorities;
 pub(crate) use install::CERTIFICATE;
 pub(crate) use leaves::Leaves;
 
-use crate::{command::NodeArguments, setup::Runtime, terminal};
+use crate::{command::NodeArguments, setup::Runtime, terminal, whole_file};
 use constraints::Permitted;
 use files::Authority;
 
@@ -203,8 +204,13 @@ fn install(
 fn write(path: &Path, text: &str) -> anyhow::Result<()> {
     let directory = path.parent().context("a file has a directory")?;
     let made = fs::create_dir_all(directory);
-    made.and_then(|()| files::write_whole(path, text, INSTALLED_MODE, |_| Ok(())))
-        .with_context(|| format!("{} cannot be written", path.display()))
+    let readable = Permissions::from_mode(INSTALLED_MODE);
+    made.and_then(|()| {
+        whole_file::write(path, text, |fresh| {
+            fresh.as_file().set_permissions(readable)
+        })
+    })
+    .with_context(|| format!("{} cannot be written", path.display()))
 }
 
 /// The authorities of the node that is meant: it may run, or be started later.

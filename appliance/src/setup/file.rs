@@ -3,12 +3,13 @@
 
 use std::{
     fs::{self, File, Permissions},
-    io::{self, Read as _, Write as _},
+    io::{self, Read as _},
     os::unix::fs::{MetadataExt as _, PermissionsExt as _, fchown},
     path::{Path, PathBuf},
 };
 
 use super::below;
+use crate::whole_file;
 
 /// Who may read a file that was not there before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -59,40 +60,30 @@ pub(super) fn target(root: &Path, path: &Path) -> io::Result<PathBuf> {
     Err(io::Error::other("its links lead to no end"))
 }
 
-/// Puts `text` at `path`, whole or not at all, also when the power fails.
+/// Puts `text` at `path`, whole or not at all, with the owner and the permissions of what is there.
 pub(super) fn replace(path: &Path, text: &str, made: Made) -> io::Result<()> {
-    let directory = path.parent().ok_or(io::ErrorKind::NotFound)?;
-    let mut fresh = tempfile::Builder::new()
-        .prefix(".darter-")
-        .tempfile_in(directory)?;
-    match fs::metadata(path) {
-        Ok(old) => {
-            let is_other = |(ours, theirs)| ours != theirs;
-            let now = fresh.as_file().metadata()?;
-            if is_other((now.uid(), old.uid())) || is_other((now.gid(), old.gid())) {
-                fchown(fresh.as_file(), Some(old.uid()), Some(old.gid()))?;
+    whole_file::write(path, text, |fresh| {
+        let fresh = fresh.as_file();
+        match fs::metadata(path) {
+            Ok(old) => {
+                let is_other = |(ours, theirs)| ours != theirs;
+                let now = fresh.metadata()?;
+                if is_other((now.uid(), old.uid())) || is_other((now.gid(), old.gid())) {
+                    fchown(fresh, Some(old.uid()), Some(old.gid()))?;
+                }
+                fresh.set_permissions(Permissions::from_mode(old.mode() & 0o7777))
             }
-            let mode = Permissions::from_mode(old.mode() & 0o7777);
-            fresh.as_file().set_permissions(mode)?;
+            Err(_) if made == Made::Public => fresh.set_permissions(Permissions::from_mode(0o644)),
+            Err(_) => Ok(()),
         }
-        Err(_) if made == Made::Public => {
-            fresh
-                .as_file()
-                .set_permissions(Permissions::from_mode(0o644))?;
-        }
-        Err(_) => {}
-    }
-    fresh.write_all(text.as_bytes())?;
-    fresh.as_file().sync_all()?;
-    fresh.persist(path)?;
-    sync(directory)
+    })
 }
 
 /// Takes a file away, if it is there.
 pub(super) fn remove(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        Ok(()) | Err(_) => path.parent().map_or(Ok(()), sync),
+        Ok(()) | Err(_) => path.parent().map_or(Ok(()), whole_file::sync),
     }
 }
 
@@ -101,8 +92,4 @@ pub(super) fn names(directory: &Path) -> Vec<String> {
     let entries = fs::read_dir(directory).into_iter().flatten();
     let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
     names.collect()
-}
-
-fn sync(directory: &Path) -> io::Result<()> {
-    File::open(directory)?.sync_all()
 }
