@@ -4,6 +4,7 @@
 //! Everything is synchronous but the registry that misbehaves on purpose: a test drives processes
 //! and sockets one step after another and says what it waits for.
 
+pub mod authority;
 pub mod cable;
 pub mod clients;
 pub mod cluster;

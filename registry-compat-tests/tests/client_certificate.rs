@@ -3,8 +3,8 @@
 use std::{fs, path::Path};
 
 use anyhow::{Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_compat_tests::{
+    authority::TestAuthority,
     can_run,
     content::{digest_of, noise},
     darter::{Darter, Home},
@@ -15,15 +15,12 @@ use registry_compat_tests::{
 
 /// The files of one operator: its authority, the registry's certificate and that of its clients.
 fn write_papers(directory: &Path) -> Result<()> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let ca = TestAuthority::new()?;
     fs::write(directory.join("ca.pem"), ca.pem())?;
     for name in ["127.0.0.1", "client"] {
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new([name.to_owned()])?.signed_by(&key, &ca)?;
-        fs::write(directory.join(format!("{name}.pem")), leaf.pem())?;
-        fs::write(directory.join(format!("{name}.key")), key.serialize_pem())?;
+        let leaf = ca.issue(&[name])?;
+        fs::write(directory.join(format!("{name}.pem")), leaf.certificate)?;
+        fs::write(directory.join(format!("{name}.key")), leaf.key)?;
     }
     Ok(())
 }

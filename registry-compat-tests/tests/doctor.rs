@@ -4,8 +4,8 @@
 use std::{fs, path::Path, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_compat_tests::{
+    authority::TestAuthority,
     can_run,
     darter::{Darter, Home},
     image::Image,
@@ -147,15 +147,12 @@ fn a_host_that_is_well_is_told_so_and_each_broken_link_by_its_name() -> Result<(
 
 /// An authority, and the files of a registry on the loopback that is certified by it.
 fn write_papers(directory: &Path, authority: &str) -> Result<()> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
+    let ca = TestAuthority::new()?;
+    let leaf = ca.issue(&["127.0.0.1"])?;
     for (name, text) in [
         ("ca.pem", ca.pem()),
-        ("leaf.pem", leaf.pem()),
-        ("leaf.key", key.serialize_pem()),
+        ("leaf.pem", leaf.certificate),
+        ("leaf.key", leaf.key),
     ] {
         fs::write(directory.join(format!("{authority}-{name}")), text)?;
     }

@@ -15,6 +15,8 @@ use registry_compat_tests::{
 };
 use tempfile::TempDir;
 
+use crate::herd::alone;
+
 /// A registry that takes pushes, and a mirror that knows it as `registry.test`.
 struct Pushing {
     registry: Registry,
@@ -31,14 +33,9 @@ impl Pushing {
     fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let registry = Registry::start(&directory.path().join("registry"))?;
-        let (home, free) = (Home::new()?, "listen = \"127.0.0.1:0\"");
-        let config = format!(
-            "data_dir = {:?}\n[proxy]\n{free}\ntag_ttl = \"1h\"\n[[proxy.registry]]\n\
-             name = {NAME:?}\nendpoint = \"http://{}\"\n\
-             [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
-            home.path().join("data"),
-            registry.address(),
-        );
+        let home = Home::new()?;
+        let config = alone(&home, registry.address());
+        let config = config.replace("[proxy]\n", "[proxy]\ntag_ttl = \"1h\"\n");
         let darter = Darter::run(&config, &home)?;
         Ok(Self {
             registry,

@@ -3,8 +3,8 @@
 use std::{fs, net::SocketAddr, path::Path, sync::atomic::AtomicU64, thread, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_compat_tests::{
+    authority::TestAuthority,
     can_run,
     content::{digest_of, noise},
     darter::{Darter, Home},
@@ -134,14 +134,11 @@ fn a_body_under_way_goes_on_when_its_registry_is_taken_out() -> Result<()> {
 
 /// A new authority and a certificate of it for the loopback, in the files that were there before.
 fn write_papers(directory: &Path) -> Result<()> {
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(["127.0.0.1".to_owned()])?.signed_by(&key, &ca)?;
+    let ca = TestAuthority::new()?;
+    let leaf = ca.issue(&["127.0.0.1"])?;
     fs::write(directory.join("ca.pem"), ca.pem())?;
-    fs::write(directory.join("leaf.pem"), leaf.pem())?;
-    fs::write(directory.join("leaf.key"), key.serialize_pem())?;
+    fs::write(directory.join("leaf.pem"), leaf.certificate)?;
+    fs::write(directory.join("leaf.key"), leaf.key)?;
     Ok(())
 }
 

@@ -3,8 +3,8 @@
 use std::{fs, net::SocketAddr};
 
 use anyhow::{Result, ensure};
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_compat_tests::{
+    authority::TestAuthority,
     can_run,
     content::{digest_of, noise},
     darter::{Darter, Home},
@@ -41,14 +41,11 @@ impl Behind {
         let plain = Registry::start(directory.path())?;
         plain.push_blob("team/app", &digest_of(&bytes), &at("blob"))?;
         plain.stop()?;
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let leaf = CertificateParams::new([HOST.to_owned()])?.signed_by(&key, &ca)?;
+        let ca = TestAuthority::new()?;
+        let leaf = ca.issue(&[HOST])?;
         fs::write(at("ca.pem"), ca.pem())?;
-        fs::write(at("leaf.pem"), leaf.pem())?;
-        fs::write(at("leaf.key"), key.serialize_pem())?;
+        fs::write(at("leaf.pem"), leaf.certificate)?;
+        fs::write(at("leaf.key"), leaf.key)?;
         let tls = format!(
             "  tls: {{certificate: {:?}, key: {:?}}}\n",
             at("leaf.pem"),

@@ -3,29 +3,28 @@
 use std::{fs, net::IpAddr, path::Path, sync::Arc};
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{
     ServerConfig,
     pki_types::{CertificateDer, PrivateKeyDer, pem::PemObject as _},
 };
 use tokio_rustls::TlsAcceptor;
 
+use crate::authority::TestAuthority;
+
 /// Makes both, and writes the authority's into `directory`, where nothing else may be: Go's clients
 /// read whole directories.
 pub(super) fn write(directory: &Path, places: [IpAddr; 3]) -> Result<TlsAcceptor> {
     fs::create_dir_all(directory)?;
-    let mut params = CertificateParams::new(Vec::new())?;
-    params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-    let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
+    let ca = TestAuthority::new()?;
     fs::write(directory.join("ca.crt"), ca.pem())?;
     let mut names: Vec<String> = places.iter().map(ToString::to_string).collect();
     names.sort();
     names.dedup();
     names.push("localhost".to_owned());
-    let key = KeyPair::generate()?;
-    let leaf = CertificateParams::new(names)?.signed_by(&key, &ca)?;
-    let chain = vec![CertificateDer::from_pem_slice(leaf.pem().as_bytes())?];
-    let key = PrivateKeyDer::from_pem_slice(key.serialize_pem().as_bytes())?;
+    let names: Vec<&str> = names.iter().map(String::as_str).collect();
+    let leaf = ca.issue(&names)?;
+    let chain = vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes())?];
+    let key = PrivateKeyDer::from_pem_slice(leaf.key.as_bytes())?;
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()?

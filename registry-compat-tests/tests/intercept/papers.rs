@@ -6,8 +6,8 @@ use std::{
 };
 
 use anyhow::Result;
-use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use registry_compat_tests::{
+    authority::TestAuthority,
     process,
     registry::{Registry, free_address},
 };
@@ -23,20 +23,11 @@ impl Papers {
     /// For a registry with these names and addresses.
     pub(crate) fn of(names: &[&str]) -> Result<Self> {
         let papers = Self(tempfile::tempdir()?);
-        let mut params = CertificateParams::new(Vec::new())?;
-        params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
-        let ca = CertifiedIssuer::self_signed(params, KeyPair::generate()?)?;
-        let key = KeyPair::generate()?;
-        let names: Vec<_> = names.iter().map(|name| (*name).to_owned()).collect();
-        let mut leaf = CertificateParams::new(names)?;
-        // OpenSSL takes one that is called like its issuer for its own.
-        leaf.distinguished_name = rcgen::DistinguishedName::new();
-        leaf.distinguished_name
-            .push(rcgen::DnType::CommonName, "registry");
-        let leaf = leaf.signed_by(&key, &ca)?;
+        let ca = TestAuthority::new()?;
+        let leaf = ca.issue(names)?;
         fs::write(papers.ca(), ca.pem())?;
-        fs::write(papers.at("leaf.pem"), leaf.pem())?;
-        fs::write(papers.at("leaf.key"), key.serialize_pem())?;
+        fs::write(papers.at("leaf.pem"), leaf.certificate)?;
+        fs::write(papers.at("leaf.key"), leaf.key)?;
         // Another user reads them too.
         process::check(open_up(papers.0.path()), super::LIMIT)?;
         Ok(papers)
