@@ -3,8 +3,8 @@
 
 use std::fmt;
 
-/// The value of an `Authorization` header whose token is for one repository: `Bearer …`. A password is
-/// never lent.
+/// The value of an `Authorization` header with a token, as token servers give them: `Bearer …`. A
+/// password is never lent.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Right(String);
 

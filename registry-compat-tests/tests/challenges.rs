@@ -1,7 +1,7 @@
 //! Private images through the mirror, by clients that name the registry in the path: they are sent to
 //! this node for their tokens, and the registry's own token server gives them.
 
-use std::time::Duration;
+use std::{fs, time::Duration};
 
 use anyhow::{Result, ensure};
 use registry_compat_tests::{
@@ -93,7 +93,7 @@ impl Stage {
         let store = tempfile::tempdir_in(&self.directory)?;
         let at = |name: &str| store.path().join(name);
         let policy = at("policy.json");
-        std::fs::write(
+        fs::write(
             &policy,
             "{\"default\":[{\"type\":\"insecureAcceptAnything\"}]}",
         )?;
@@ -150,6 +150,43 @@ fn a_private_image_by_its_explicit_name_is_its_owners() -> Result<()> {
     ensure!(!log.contains(secret), "a password in the log");
     stage.darter.stop()?;
     Ok(())
+}
+
+#[test]
+fn a_login_for_one_registry_of_the_mirror_is_for_that_one_alone() -> Result<()> {
+    if !can_run(&["docker-registry", "podman", "skopeo"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(Settings::default(), "")?;
+    let mirror = stage.darter.proxy()?;
+    let place = stage.directory.path().join("auth.json");
+    for (registry, words) in [
+        ("registry.test", None),
+        ("other.test", Some("unauthorized")),
+    ] {
+        let mut login = process::command("podman");
+        login.args(["login", "--tls-verify=false", "--authfile"]);
+        login.arg(&place);
+        login.args(["--username", "ann", "--password", "ann's password"]);
+        login.arg(format!("{mirror}/{registry}"));
+        process::check(login, LIMIT)?;
+        let kept = fs::read_to_string(&place)?;
+        ensure!(kept.contains(&format!("{mirror}/{registry}")), "{kept}");
+        let mut copy = process::command("skopeo");
+        copy.args(["--insecure-policy", "copy", "--all", "--quiet"]);
+        copy.args(["--src-tls-verify=false", "--src-authfile"]);
+        copy.arg(&place);
+        let target = tempfile::tempdir_in(&stage.directory)?;
+        copy.arg(format!("docker://{}", stage.name("team/own")?));
+        copy.arg(format!("dir:{}", target.path().display()));
+        let told = process::check(copy, LIMIT).map(drop);
+        match words {
+            None => told?,
+            Some(words) => fails(told, words)?,
+        }
+        fs::remove_file(&place)?;
+    }
+    stage.darter.stop()
 }
 
 #[test]
@@ -330,8 +367,8 @@ fn a_form_is_answered_as_the_token_server_answers_it() -> Result<()> {
 fn trusted(stage: &Stage) -> Result<TempDir> {
     let trusted = tempfile::tempdir_in(&stage.directory)?;
     let at = |name: &str| trusted.path().join(name);
-    std::fs::write(at("darter.crt"), stage.home.ca_of("registry.test")?)?;
-    std::fs::copy(stage.registry.papers().join("ca.crt"), at("realm.crt"))?;
+    fs::write(at("darter.crt"), stage.home.ca_of("registry.test")?)?;
+    fs::copy(stage.registry.papers().join("ca.crt"), at("realm.crt"))?;
     Ok(trusted)
 }
 
