@@ -85,7 +85,7 @@ pub fn range(input: &[u8]) {
 
 /// `input` is a document. It lists no more than is remembered of one.
 pub fn manifest(input: &[u8]) {
-    assert!(listed(input).len() <= LISTED_MAX);
+    assert!(listed(input, "application/vnd.oci.image.manifest.v1+json").len() <= LISTED_MAX);
 }
 
 /// `input` are the first bytes of a connection. A name is visible text in lower case, not empty and

@@ -114,6 +114,7 @@ impl Proxy {
     pub fn reload(&self, config: Config) {
         self.tags.reload(&config);
         self.config.send_replace(Arc::new(config));
+        self.rights.forget_all();
     }
 
     pub(crate) fn config(&self) -> Arc<Config> {

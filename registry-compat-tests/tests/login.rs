@@ -14,7 +14,7 @@ use registry_compat_tests::{
 };
 use tempfile::TempDir;
 
-use crate::herd::alone;
+use crate::{herd::alone, reload::reload};
 
 /// `node:planted-password` as the registry keeps it, and as it is sent.
 const HTPASSWD: &str = "node:$2b$04$abcdefghijklmnopqrstuuaalozgO24BBozvnT9Bl74og5BKuD1Fe\n";
@@ -132,4 +132,29 @@ fn a_file_that_is_no_login_is_told_of_without_its_text() -> Result<()> {
     let told = String::from_utf8_lossy(&told.stderr).into_owned();
     ensure!(told.contains("docker_config"), "{told}");
     is_clean("check-config", &told)
+}
+
+/// What this node's login opens is everybody's here, but not for as long as what is everybody's.
+#[test]
+fn what_a_login_opens_is_shut_when_it_is_taken_away() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let guarded = Guarded::start("taken away")?;
+    let home = Home::new()?;
+    let file = password("registry.test", SENT);
+    let darter = guarded.node(&home, &file)?;
+    for _ in ["cold", "warm"] {
+        let status = guarded.ask(&darter)?;
+        ensure!(status == 200, "{status} with the login");
+    }
+    reload(
+        &darter,
+        &home,
+        &alone(&home, guarded.registry.address()),
+        "applied",
+    )?;
+    let status = guarded.ask(&darter)?;
+    ensure!(status == 401, "{status} without the login");
+    ends_silent(darter)
 }

@@ -22,7 +22,7 @@ use crate::{
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Has the node read `config`, and waits until it has: `outcome` counts one more.
-fn reload(darter: &Darter, home: &Home, config: &str, outcome: &str) -> Result<()> {
+pub(crate) fn reload(darter: &Darter, home: &Home, config: &str, outcome: &str) -> Result<()> {
     let metric = format!("darter_reloads_total{{outcome=\"{outcome}\"");
     let before = darter.metric(&metric)?;
     home.write("darter.toml", config)?;

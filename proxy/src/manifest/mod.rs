@@ -14,7 +14,7 @@ use http::{StatusCode, header};
 use protocol::{ContentKind, Digest, Origin, TaskId};
 use swarm::{
     open::{OpenRequest, ReadProof, Wanted},
-    source::{Patience, Redirects},
+    source::{Access, Patience, Redirects},
 };
 
 use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
@@ -42,6 +42,8 @@ struct Described {
 /// A manifest that was read whole and is held in memory, and where its bytes came from.
 struct Whole {
     bytes: Option<Bytes>,
+    /// As the upstream told it, else as the document does.
+    media_type: String,
     served: BytesBy,
 }
 
@@ -84,7 +86,10 @@ impl Proxy {
             kind: ContentKind::Manifest,
             digest: resolved.resolution.digest,
         };
-        self.saw(ask, target, named, resolved.access).await;
+        // What was told a while ago says nothing of who may read now.
+        if resolved.answer == TagAnswer::Asked {
+            self.saw(ask, target, named, resolved.access).await;
+        }
         let mut answer = self.by_resolution(ask, target, &resolved).await?;
         if resolved.answer == TagAnswer::Stale {
             answer.set(header::WARNING, STALE_WARNING);
@@ -103,6 +108,14 @@ impl Proxy {
         if ask.is_head()
             && let (Some(media_type), Some(size)) = (resolution.media_type.clone(), resolution.size)
         {
+            if resolved.access == Access::Caller {
+                let named = Named {
+                    kind: ContentKind::Manifest,
+                    digest: resolution.digest,
+                };
+                let proven = self.may_read(ask, target, named).await;
+                proven.map_err(|unproven| unproven.refusal)?;
+            }
             let described = Described {
                 digest: resolution.digest,
                 media_type,
@@ -137,9 +150,10 @@ impl Proxy {
 
     async fn learn(&self, ask: &Ask, target: &Target, digest: Digest, whole: &Whole) {
         let document = whole.bytes.as_deref().unwrap_or_default();
+        let manifest = (document, whole.media_type.as_str());
         let credential = ask.credential.as_ref();
         self.rights
-            .learn(target, digest, document, credential)
+            .learn(target, digest, manifest, credential)
             .await;
     }
 
@@ -160,15 +174,12 @@ impl Proxy {
             return Ok(described.answer(ask, Content::Empty));
         }
         let content = self.open(ask, target, named, Wanted::Whole).await?;
-        let media_type = media::told(content.media_type.as_deref());
         let whole = self.collect(content).await?;
         self.learn(ask, target, digest, &whole).await;
-        let bytes = whole.bytes.clone().unwrap_or_default();
-        let media_type = media_type.unwrap_or_else(|| media::read(&bytes));
         let described = Described {
             digest,
-            media_type,
-            size: bytes.len() as u64,
+            media_type: whole.media_type.clone(),
+            size: whole.bytes.as_ref().map_or(0, Bytes::len) as u64,
         };
         Ok(described.answer(ask, Content::Stream(Box::pin(whole))))
     }
@@ -248,6 +259,7 @@ impl Proxy {
         {
             return Err(too_large());
         }
+        let told = media::told(content.media_type.as_deref());
         let mut collected = BytesMut::new();
         while let Some(chunk) = content.stream.next().await {
             let chunk = chunk.map_err(|broken| Refusal::new(broken.fault, broken.reason))?;
@@ -256,8 +268,10 @@ impl Proxy {
             }
             collected.extend_from_slice(&chunk);
         }
+        let bytes = collected.freeze();
         Ok(Whole {
-            bytes: Some(collected.freeze()),
+            media_type: told.unwrap_or_else(|| media::read(&bytes)),
+            bytes: Some(bytes),
             served: content.stream.served(),
         })
     }

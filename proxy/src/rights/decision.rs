@@ -28,7 +28,7 @@ pub const GRACE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 pub(crate) enum Decision {
     Allowed {
         until: Instant,
-        /// Whether what the content lists was decided with it.
+        /// Whether what the content lists was decided with it, for as long.
         is_listed: bool,
     },
     Denied {
@@ -58,6 +58,26 @@ impl Decision {
                 Verdict::Denied(Arc::clone(refusal))
             }
             Some(Self::Allowed { .. } | Self::Denied { .. }) | None => Verdict::Unknown,
+        }
+    }
+}
+
+// === impl Verdict ===
+
+impl Verdict {
+    /// What two verdicts about one caller come to: a right that stands is enough, and a refusal is newer
+    /// than what has lapsed.
+    pub(crate) fn or(self, other: Self) -> Self {
+        let rank = |verdict: &Self| match verdict {
+            Self::Allowed => 3,
+            Self::Denied(_) => 2,
+            Self::Lapsed => 1,
+            Self::Unknown => 0,
+        };
+        if rank(&self) < rank(&other) {
+            other
+        } else {
+            self
         }
     }
 }
@@ -117,6 +137,25 @@ mod tests {
         assert_eq!(render(Some(&denied), at(9), 5), "denied");
         assert_eq!(render(Some(&denied), at(10), 5), "unknown");
         assert_eq!(render(None, now, 5), "unknown");
+    }
+
+    #[test]
+    fn of_two_verdicts_the_better_founded_one_holds() {
+        let name = |verdict: Verdict| match verdict {
+            Verdict::Allowed => "allowed",
+            Verdict::Denied(_) => "denied",
+            Verdict::Lapsed => "lapsed",
+            Verdict::Unknown => "unknown",
+        };
+        let denied = || Verdict::Denied(Arc::new(Refusal::new(Fault::Denied, "no")));
+        let check = |one: Verdict, other: Verdict, expect| {
+            assert_eq!(name(one.clone().or(other.clone())), expect);
+            assert_eq!(name(other.or(one)), expect);
+        };
+        check(Verdict::Allowed, denied(), "allowed");
+        check(Verdict::Lapsed, denied(), "denied");
+        check(Verdict::Lapsed, Verdict::Unknown, "lapsed");
+        check(Verdict::Allowed, Verdict::Lapsed, "allowed");
     }
 
     #[test]

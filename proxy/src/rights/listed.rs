@@ -1,25 +1,27 @@
 //! Pure: which contents a manifest vouches for. Whoever may read the manifest may read them in its
 //! repository.
 //!
-//! What lies elsewhere (`urls`) and what the manifest is about (`subject`) is not among them: the
-//! registry need not have checked that its writer has a right to those.
+//! What the registry need not have looked for when it took the manifest is not among them: what lies
+//! elsewhere (`urls`), what the manifest is about (`subject`), the manifests of an index, which may be
+//! sparse, and all of a document that is of two kinds at once.
 
 use protocol::Digest;
-use serde::Deserialize;
+use serde::{Deserialize, de::IgnoredAny};
 
 /// Contents of one manifest that are remembered; an image of more is asked for one by one.
 pub(crate) const LISTED_MAX: usize = 4096;
 
-/// Every kind of manifest, as far as it lists something (OCI image specification, "Image Manifest
-/// Specification" and "Image Index Specification"; docker's schema 1 and 2).
+/// A manifest of an image (OCI image specification, "Image Manifest Specification"; docker's schema 2),
+/// and what only documents of other kinds have.
 #[derive(Debug, Default, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 struct Manifest {
+    media_type: Option<String>,
     config: Option<Descriptor>,
     layers: Vec<Descriptor>,
-    manifests: Vec<Descriptor>,
-    blobs: Vec<Descriptor>,
-    fs_layers: Vec<FsLayer>,
+    manifests: Option<IgnoredAny>,
+    blobs: Option<IgnoredAny>,
+    fs_layers: Option<IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -29,29 +31,28 @@ struct Descriptor {
     urls: Option<Vec<String>>,
 }
 
-#[derive(Debug, Deserialize)]
-#[serde(rename_all = "camelCase")]
-struct FsLayer {
-    blob_sum: String,
-}
+/// The media types that registries take an image's manifest by.
+const IMAGES: [&str; 2] = [
+    "application/vnd.oci.image.manifest.v1+json",
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
 
-/// The digests that `document` lists, [`LISTED_MAX`] at most; none where it is no manifest.
-pub(crate) fn listed(document: &[u8]) -> Vec<Digest> {
+/// The digests that `document` vouches for, which the registry gave as `media_type`: [`LISTED_MAX`] at
+/// most, and none where it is no manifest of an image and nothing else.
+pub(crate) fn listed(document: &[u8], media_type: &str) -> Vec<Digest> {
     let Ok(manifest) = serde_json::from_slice::<Manifest>(document) else {
         return Vec::new();
     };
-    let own = |descriptor: &Descriptor| descriptor.urls.as_ref().is_none_or(Vec::is_empty);
-    let descriptors = manifest
-        .config
-        .into_iter()
-        .chain(manifest.layers)
-        .chain(manifest.manifests)
-        .chain(manifest.blobs);
-    let digests = descriptors.filter(own).map(|descriptor| descriptor.digest);
-    let sums = manifest.fs_layers.into_iter().map(|layer| layer.blob_sum);
-    digests
-        .chain(sums)
-        .filter_map(|digest| digest.parse().ok())
+    let types = [Some(media_type), manifest.media_type.as_deref()];
+    let is_an_image = types.into_iter().flatten().all(|of| IMAGES.contains(&of));
+    let others = [manifest.manifests, manifest.blobs, manifest.fs_layers];
+    if !is_an_image || others.iter().any(Option::is_some) {
+        return Vec::new();
+    }
+    let descriptors = manifest.config.into_iter().chain(manifest.layers);
+    descriptors
+        .filter(|descriptor| descriptor.urls.as_ref().is_none_or(Vec::is_empty))
+        .filter_map(|descriptor| descriptor.digest.parse().ok())
         .take(LISTED_MAX)
         .collect()
 }
@@ -68,27 +69,41 @@ mod tests {
 
     #[track_caller]
     fn check(document: &str, expect: &[&str]) {
+        check_as(IMAGES[0], document, expect);
+    }
+
+    #[track_caller]
+    fn check_as(media_type: &str, document: &str, expect: &[&str]) {
         let document = ["a", "b", "c"]
             .iter()
             .fold(document.to_owned(), |text, name| {
                 text.replace(&format!("<{name}>"), &digest(name).to_string())
             });
         let expect: Vec<_> = expect.iter().map(|name| digest(name)).collect();
-        assert_eq!(listed(document.as_bytes()), expect, "{document}");
+        let seen = listed(document.as_bytes(), media_type);
+        assert_eq!(seen, expect, "{document}");
     }
 
     #[test]
-    fn each_kind_of_manifest_lists_its_own() {
-        check(
-            r#"{"config":{"digest":"<a>","size":1},"layers":[{"digest":"<b>"},{"digest":"<c>","urls":[]}]}"#,
-            &["a", "b", "c"],
-        );
-        check(r#"{"manifests":[{"digest":"<b>","platform":{}}]}"#, &["b"]);
-        check(r#"{"blobs":[{"digest":"<b>"}]}"#, &["b"]);
-        check(
-            r#"{"fsLayers":[{"blobSum":"<b>"},{"blobSum":"<a>"}]}"#,
-            &["b", "a"],
-        );
+    fn a_manifest_of_an_image_vouches_for_its_configuration_and_its_layers() {
+        let document = r#"{"config":{"digest":"<a>","size":1},"layers":[{"digest":"<b>"},{"digest":"<c>","urls":[]}]}"#;
+        check(document, &["a", "b", "c"]);
+        check_as(IMAGES[1], document, &["a", "b", "c"]);
+        let of_docker = format!("{{\"mediaType\":\"{}\",{}", IMAGES[1], &document[1..]);
+        check(&of_docker, &["a", "b", "c"]);
+    }
+
+    #[test]
+    fn a_document_whose_lists_the_registry_need_not_have_checked_vouches_for_nothing() {
+        let index = "application/vnd.oci.image.index.v1+json";
+        let layers = r#""layers":[{"digest":"<b>"}]"#;
+        check_as(index, r#"{"manifests":[{"digest":"<b>"}]}"#, &[]);
+        check_as(index, &format!("{{{layers}}}"), &[]);
+        check_as("application/vnd.x", &format!("{{{layers}}}"), &[]);
+        check(&format!("{{\"mediaType\":\"{index}\",{layers}}}"), &[]);
+        for other in ["manifests", "blobs", "fsLayers"] {
+            check(&format!("{{\"{other}\":[],{layers}}}"), &[]);
+        }
     }
 
     #[test]
@@ -118,13 +133,13 @@ mod tests {
         let layer = format!("{{\"digest\":\"{}\"}}", digest("a"));
         let layers = vec![layer; LISTED_MAX + 9].join(",");
         let document = format!("{{\"layers\":[{layers}]}}");
-        assert_eq!(listed(document.as_bytes()).len(), LISTED_MAX);
+        assert_eq!(listed(document.as_bytes(), IMAGES[0]).len(), LISTED_MAX);
     }
 
     proptest! {
         #[test]
         fn no_document_makes_the_reader_fall(document in any::<Vec<u8>>()) {
-            let _ = listed(&document);
+            let _ = listed(&document, IMAGES[0]);
         }
     }
 }

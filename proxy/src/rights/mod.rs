@@ -55,7 +55,10 @@ struct Key {
 /// For whom a decision holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 enum Reader {
+    /// Without any credential.
     Anybody,
+    /// By what this node itself has: its login, its certificate. Whoever asks this node may use it.
+    Node,
     Bearer(Fingerprint),
 }
 
@@ -111,26 +114,27 @@ impl Rights {
         };
         let stands_for = match reader {
             Reader::Anybody => times.public,
+            Reader::Node => times.allow,
             Reader::Bearer(_) => {
                 let expires_at = credential.and_then(Credential::expires_at);
                 times.allowed_for(expires_at, (self.clock)())
             }
         };
-        let until = now() + stands_for;
-        let key = key(target, digest, reader);
-        let known = self.decisions.get(&key).await;
-        let is_listed =
-            matches!(known, Some(Decision::Allowed { is_listed: true, until }) if now() < until);
-        let allowed = Decision::Allowed { until, is_listed };
-        self.decisions.insert(key, allowed).await;
+        let allowed = Decision::Allowed {
+            until: now() + stands_for,
+            is_listed: false,
+        };
+        self.decisions
+            .insert(key(target, digest, reader), allowed)
+            .await;
     }
 
-    /// The registry gave `document`, whose digest is `digest`: who may read it may read what it lists.
+    /// The registry gave the manifest `digest`: who may read it may read what it vouches for.
     pub(crate) async fn learn(
         &self,
         target: &Target,
         digest: Digest,
-        document: &[u8],
+        (document, media_type): (&[u8], &str),
         credential: Option<&Credential>,
     ) {
         for reader in Reader::all(credential) {
@@ -142,7 +146,7 @@ impl Rights {
             else {
                 continue;
             };
-            for digest in listed::listed(document) {
+            for digest in listed::listed(document, media_type) {
                 let key = key(target, digest, reader);
                 let allowed = Decision::Allowed {
                     until,
@@ -168,16 +172,20 @@ impl Rights {
             let decision = self.decisions.get(&key(target, digest, reader)).await;
             Decision::judge(decision.as_ref(), now, grace)
         };
-        let everybodys = judge(Reader::Anybody).await;
-        match (own, &everybodys) {
-            (_, Verdict::Allowed) | (Reader::Anybody, _) => everybodys,
-            (Reader::Bearer(_), Verdict::Lapsed) => match judge(own).await {
-                Verdict::Unknown => everybodys,
-                verdict => verdict,
-            },
-            // A refusal of those who show nothing is none of this caller.
-            (Reader::Bearer(_), Verdict::Denied(_) | Verdict::Unknown) => judge(own).await,
+        let mut verdict = judge(own).await;
+        for others in [Reader::Anybody, Reader::Node] {
+            verdict = match judge(others).await {
+                // A refusal of those who show something else is none of this caller.
+                Verdict::Denied(_) => verdict,
+                theirs => verdict.or(theirs),
+            };
         }
+        verdict
+    }
+
+    /// What the node has may be another login now, or none.
+    pub(crate) fn forget_all(&self) {
+        self.decisions.invalidate_all();
     }
 
     async fn deny(&self, key: Key, refusal: &Refusal, stands_for: Duration) {
@@ -192,8 +200,9 @@ impl Rights {
 // === impl Reader ===
 
 impl Reader {
+    /// Who somebody is that shows `credential`, or nothing.
     fn of(credential: Option<&Credential>) -> Self {
-        credential.map_or(Self::Anybody, |credential| {
+        credential.map_or(Self::Node, |credential| {
             Self::Bearer(credential.fingerprint())
         })
     }
@@ -201,7 +210,7 @@ impl Reader {
     /// As whom a caller may read.
     fn all(credential: Option<&Credential>) -> impl Iterator<Item = Self> {
         let own = credential.map(|credential| Self::Bearer(credential.fingerprint()));
-        std::iter::once(Self::Anybody).chain(own)
+        [Self::Anybody, Self::Node].into_iter().chain(own)
     }
 }
 

@@ -24,6 +24,8 @@ use crate::stage::workspace;
 pub(crate) const OWNER: (&str, &str) = ("ann", "her-password");
 pub(crate) const OTHER: (&str, &str) = ("bob", "his-password");
 
+const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
 /// Bytes of every blob here.
 pub(crate) const SIZE: usize = 600_000;
 
@@ -139,7 +141,7 @@ impl Stage {
         fs::write(&file, &bytes)?;
         let behind = self.registry.behind();
         behind.push_blob("team/own", &digest, &file)?;
-        let media_type = "application/vnd.oci.image.manifest.v1+json";
+        let media_type = OCI_MANIFEST;
         let config = "application/vnd.oci.image.config.v1+json";
         let manifest = json!({
             "schemaVersion": 2,
@@ -167,6 +169,12 @@ impl Stage {
             manifest,
             manifest_digest,
         })
+    }
+
+    /// `content` is what `tag` of `team/own` stands for.
+    pub(crate) fn tag(&self, content: &Content, tag: &str) -> Result<()> {
+        let behind = self.registry.behind();
+        behind.push_manifest("team/own", tag, OCI_MANIFEST, &content.manifest)
     }
 
     /// `Authorization` of a fresh token of the private repository's registry.

@@ -2,10 +2,18 @@
 
 use std::{thread, time::Duration};
 
-use anyhow::{Result, ensure};
-use registry_compat_tests::{can_run, http::Whole, process, token_registry::Door};
+use anyhow::{Context as _, Result, ensure};
+use bytes::Bytes;
+use registry_compat_tests::{
+    can_run,
+    content::digest_of,
+    http::Whole,
+    process,
+    token_registry::{ClaimedManifest, Door},
+};
+use serde_json::json;
 
-use super::{Content, Form, OWNER, Stage};
+use super::{Content, Form, OWNER, Stage, is_refused};
 
 /// The owner's content, asked for by the owner with `authorization`.
 fn ask(stage: &Stage, content: &Content, authorization: &str) -> Result<Whole> {
@@ -133,4 +141,98 @@ fn what_is_private_is_given_while_its_registry_is_away_as_long_as_its_word_stand
         stage.stop()?;
     }
     Ok(())
+}
+
+/// What a tag stood for a while ago says nothing of who may read it now.
+#[test]
+fn a_tag_that_is_remembered_renews_no_right() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start(
+        "allow_ttl = \"2s\"\ntag_ttl = \"1s\"\nupstream_connect_timeout = \"1s\"\n\
+         upstream_fallback_timeout = \"1s\"",
+    )?;
+    let content = stage.put("by its tag")?;
+    stage.tag(&content, "latest")?;
+    let own = stage.bearer(OWNER, "team/own")?;
+    let by_tag = |method: &str| {
+        let request = Form::Ns.request(method, ("registry.test", "team/own"), "manifests/latest");
+        request.header("Authorization", &own).fetch(stage.proxy)
+    };
+    let seen = by_tag("GET")?;
+    ensure!(seen.body == content.manifest, "{}", seen.status);
+    ensure!(ask(&stage, &content, &own)?.status == 200);
+    cut_off(&stage);
+    for method in ["GET", "HEAD"] {
+        let is_over = || by_tag(method).is_ok_and(|seen| seen.status != 200);
+        process::wait_until("the end of allow_ttl", Duration::from_secs(30), is_over)
+            .context(method)?;
+        is_refused(&ask(&stage, &content, &own)?, &content).context(method)?;
+    }
+    stage.darter.stop()
+}
+
+#[test]
+fn a_manifest_that_is_in_use_goes_on_vouching() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("allow_ttl = \"2s\"\ntag_ttl = \"0s\"")?;
+    let content = stage.put("in use")?;
+    stage.tag(&content, "latest")?;
+    let own = stage.bearer(OWNER, "team/own")?;
+    let place = ("registry.test", "team/own");
+    let start = std::time::Instant::now();
+    while start.elapsed() < Duration::from_secs(5) {
+        let request = Form::Ns.request("GET", place, "manifests/latest");
+        let seen = request.header("Authorization", &own).fetch(stage.proxy)?;
+        ensure!(seen.body == content.manifest, "{}", seen.status);
+        ensure!(ask(&stage, &content, &own)?.status == 200);
+    }
+    let heads = stage
+        .registry
+        .heard_of(Door::Registry, "HEAD", &content.digest);
+    ensure!(heads.is_empty(), "the blob was asked for: {heads:?}");
+    stage.darter.stop()
+}
+
+/// A registry that takes sparse indexes has not looked whether their writer may read what they list.
+#[test]
+fn an_index_vouches_for_no_manifest() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("")?;
+    let content = stage.put("listed by a stranger")?;
+    stage.warm(&content)?;
+    let media_type = "application/vnd.oci.image.index.v1+json";
+    let size = content.manifest.len();
+    let listed = json!({
+        "mediaType": "application/vnd.oci.image.manifest.v1+json",
+        "digest": content.manifest_digest,
+        "size": size,
+    });
+    let index = json!({"schemaVersion": 2, "mediaType": media_type, "manifests": [listed]});
+    let bytes = Bytes::from(index.to_string());
+    let digest = digest_of(&bytes);
+    let claimed = ClaimedManifest {
+        media_type: media_type.to_owned(),
+        digest: digest.clone(),
+        bytes: bytes.clone(),
+    };
+    stage.registry.change(|rules| {
+        rules.claimed_manifests.insert(digest.clone(), claimed);
+    });
+    for form in Form::ALL {
+        let open = ("registry.test", "team/open");
+        let ask = |digest: &str| {
+            let request = form.request("GET", open, &format!("manifests/{digest}"));
+            request.fetch(stage.proxy)
+        };
+        ensure!(ask(&digest)?.body == bytes, "the index is not given");
+        is_refused(&ask(&content.manifest_digest)?, &content)
+            .with_context(|| format!("{form:?}"))?;
+    }
+    stage.darter.stop()
 }
