@@ -93,12 +93,26 @@ struct Inner {
     metrics: Metrics,
 }
 
-/// A download under way, and by whose credential it would read what is private.
+/// A download under way: from where, and by whose credential it would read what is private.
 #[derive(Debug)]
 struct Flight {
     active: ActiveTask,
+    origin: Origin,
     credential: Option<Fingerprint>,
     demand: Demand,
+}
+
+// === impl Flight ===
+
+impl Flight {
+    /// What this download is to a `request` with the credential `own`.
+    fn begun(&self, request: &OpenRequest, own: Option<Fingerprint>) -> Begun {
+        match () {
+            () if self.origin != request.origin => Begun::Elsewhere,
+            () if self.credential != own => Begun::ByAnother,
+            () => Begun::ByItself,
+        }
+    }
 }
 
 // === impl Swarm ===
@@ -255,9 +269,7 @@ impl Swarm {
             wanting.raise(&flight.demand);
             return Ok((
                 flight.active.clone(),
-                Entry::Joined {
-                    same_caller: flight.credential == own,
-                },
+                Entry::Joined(flight.begun(request, own)),
             ));
         }
         if self.inner.shutdown.is_cancelled() {
@@ -277,6 +289,7 @@ impl Swarm {
             request.task,
             Flight {
                 active: active.clone(),
+                origin: request.origin.clone(),
                 credential: own,
                 demand,
             },
@@ -340,7 +353,18 @@ impl Swarm {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Entry {
     Started,
-    Joined { same_caller: bool },
+    Joined(Begun),
+}
+
+/// By whose wish the download was begun that somebody joins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Begun {
+    /// By the same caller's, in the same repository.
+    ByItself,
+    /// By another caller's, in the same repository.
+    ByAnother,
+    /// In another repository, whose registry may say something else.
+    Elsewhere,
 }
 
 /// For whom a download is begun or joined.

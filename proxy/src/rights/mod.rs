@@ -14,10 +14,11 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
+use http::StatusCode;
 use moka::future::Cache;
 use protocol::{Digest, RegistryName, Repository};
 use swarm::source::{
-    Access, Credential, Fingerprint, Patience, Redirects, SourceError, UpstreamRequest,
+    Access, AnsweredBy, Credential, Fingerprint, Patience, Redirects, SourceError, UpstreamRequest,
     UpstreamResponse,
 };
 
@@ -326,12 +327,16 @@ async fn look(
     request: UpstreamRequest,
     patience: Patience,
 ) -> Result<Seen, SourceError> {
+    // Some registries have no HEAD, and say so in several ways.
     let is_refused = |error: &SourceError| match error {
-        SourceError::Status(answer) => answer.status == http::StatusCode::METHOD_NOT_ALLOWED,
+        SourceError::Status(answer) => {
+            answer.by == AnsweredBy::Registry
+                && (answer.status == StatusCode::METHOD_NOT_ALLOWED
+                    || answer.status.is_server_error())
+        }
         _ => false,
     };
     let response = match source.send_lightly(request.clone(), patience).await {
-        // Some registries have no HEAD.
         Err(error) if is_refused(&error) => {
             let by_get = first_byte_of(request);
             let response = source.send_lightly(by_get, patience).await?;

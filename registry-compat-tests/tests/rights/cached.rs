@@ -205,6 +205,45 @@ fn a_download_under_way_is_shared_with_nobody_who_has_no_right() -> Result<()> {
     stage.darter.stop()
 }
 
+/// What another registry says of the same digest is none of this one's clients.
+#[test]
+fn a_download_of_another_registry_that_fails_fails_nobody_else() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("")?;
+    let content = stage.put("claimed elsewhere")?;
+    let rest = format!("blobs/{}", content.digest);
+    let own = stage.bearer(OWNER, "team/own")?;
+    stage
+        .evil
+        .change(|rules| rules.latency = Duration::from_secs(2));
+    std::thread::scope(|scope| -> Result<()> {
+        let evil = scope.spawn(|| {
+            let request = Form::Ns.request("GET", ("evil.test", "evil/x"), &rest);
+            request.fetch(stage.proxy)
+        });
+        let is_begun = || {
+            stage
+                .darter
+                .metric("darter_swarm_tasks")
+                .is_ok_and(|tasks| 0.0 < tasks)
+        };
+        process::wait_until("the other registry's download", LIMIT, is_begun)?;
+        let request = Form::Ns.request("GET", OWN, &rest);
+        let seen = request.header("Authorization", &own).fetch(stage.proxy)?;
+        ensure!(
+            seen.body == content.bytes,
+            "{}: {}",
+            seen.status,
+            seen.text()
+        );
+        let evil = evil.join().map_err(|_| anyhow::anyhow!("it failed"))??;
+        is_refused(&evil, &content)
+    })?;
+    stage.darter.stop()
+}
+
 /// What somebody may read no more is not given from what is held.
 #[test]
 fn a_right_that_is_taken_back_ends_with_its_time() -> Result<()> {

@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Entry, Swarm, Wanting, WarmOrder};
+use super::{Begun, Entry, Swarm, Wanting, WarmOrder};
 use crate::{
     conductor::{Event, Interest, ReaderId},
     direct,
@@ -50,7 +50,7 @@ impl Swarm {
         patience: Patience,
     ) -> Result<Opened, OpenError> {
         self.refuse_resume_of_spoiled(&request)?;
-        let mut last = OpenError::ShuttingDown;
+        let mut last = Some(OpenError::ShuttingDown);
         for _ in 0..OPEN_TRIES {
             if let Some(opened) = self.open_stored(&request).await? {
                 return Ok(opened);
@@ -80,12 +80,10 @@ impl Swarm {
             if let Some(size) = past_the_end {
                 // The size may be a secret too, of the one whose credential has learnt it.
                 return Err(match (entry, request.proof) {
-                    (Entry::Joined { same_caller: false }, ReadProof::Unchecked) => {
+                    (Entry::Joined(Begun::ByAnother | Begun::Elsewhere), ReadProof::Unchecked) => {
                         OpenError::NotProven
                     }
-                    (Entry::Started | Entry::Joined { .. }, _) => {
-                        OpenError::NotSatisfiable { size }
-                    }
+                    (Entry::Started | Entry::Joined(_), _) => OpenError::NotSatisfiable { size },
                 });
             }
             match failure {
@@ -99,22 +97,24 @@ impl Swarm {
                 Some(TaskFailure::NoRoom) => {
                     return self.open_direct(request, patience).await;
                 }
-                Some(TaskFailure::Corrupt) => last = OpenError::Corrupt,
+                Some(TaskFailure::Corrupt) => last = Some(OpenError::Corrupt),
                 Some(TaskFailure::Removed | TaskFailure::Cancelled) => {}
                 Some(TaskFailure::Source(error)) => {
-                    let is_anothers = entry == Entry::Joined { same_caller: false }
-                        && matches!(*error, SourceError::Refused(_));
-                    if !is_anothers {
+                    if !is_anothers(entry, &error) {
                         return Err(OpenError::Source(error));
                     }
-                    last = OpenError::Source(error);
+                    last = None;
                 }
             }
             if self.inner.shutdown.is_cancelled() {
                 return Err(OpenError::ShuttingDown);
             }
         }
-        Err(last)
+        match last {
+            Some(last) => Err(last),
+            // Others have failed each time, which says nothing of this request.
+            None => self.open_direct(request, patience).await,
+        }
     }
 
     /// Has what is wanted of a task, for nobody in particular: at the rate of prefetch until somebody
@@ -205,13 +205,13 @@ impl Swarm {
                 return Err(OpenError::ShuttingDown);
             };
             let how = match (entry, seen.asking) {
-                (Entry::Joined { .. }, _) => How::Joined,
+                (Entry::Joined(_), _) => How::Joined,
                 (Entry::Started, Asking::Alone | Asking::ForAll) => How::Source,
                 (Entry::Started, Asking::Others) => How::Swarm,
             };
             let held_before = match entry {
                 Entry::Started => protocol::PieceSet::default(),
-                Entry::Joined { .. } => seen.held.clone(),
+                Entry::Joined(_) => seen.held.clone(),
             };
             (content, how, held_before, seen.is_let_in)
         };
@@ -220,9 +220,9 @@ impl Swarm {
             (Some(Refusal::OtherOrigin), _) => return Ok(None),
             // The download itself is the proof for the one whose credential the upstream let in. What
             // other hosts gave proves nothing.
-            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { same_caller: true })
+            (Some(Refusal::NotProven), Entry::Started | Entry::Joined(Begun::ByItself))
                 if is_let_in => {}
-            (Some(Refusal::NotProven), Entry::Started | Entry::Joined { .. }) => {
+            (Some(Refusal::NotProven), Entry::Started | Entry::Joined(_)) => {
                 return Err(OpenError::NotProven);
             }
             (None, _) => {}
@@ -349,6 +349,15 @@ pub(super) fn for_others(task: TaskId, origin: Origin) -> OpenRequest {
         wanted: Wanted::Whole,
         credential: None,
         proof: ReadProof::Unchecked,
+    }
+}
+
+/// Whether a download failed for a reason that is not of the one who came to it by `entry`.
+fn is_anothers(entry: Entry, error: &SourceError) -> bool {
+    match entry {
+        Entry::Started | Entry::Joined(Begun::ByItself) => false,
+        Entry::Joined(Begun::ByAnother) => matches!(error, SourceError::Refused(_)),
+        Entry::Joined(Begun::Elsewhere) => true,
     }
 }
 
