@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, fs, net::SocketAddr, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
+use http::StatusCode;
 use registry_compat_tests::{
     can_run,
     clients::{Client, Naming, Reference, Secured, Visit},
@@ -370,7 +371,7 @@ fn a_registry_takes_passwords_or_refuses_head_or_is_down_as_it_is_told() -> Resu
     ensure!(header(&head, "content-length") == "100000", "{head:?}");
     ensure!(ask(address, "GET", &blob, &basic(USER.0, "wrong"))?.status == 401);
     ensure!(ask(registry.address(Door::Realm), "GET", "/token", "")?.status == 404);
-    registry.change(|rules| rules.refuses_head = true);
+    registry.change(|rules| rules.refuses_head = Some(StatusCode::METHOD_NOT_ALLOWED));
     ensure!(ask(address, "HEAD", &blob, &own)?.status == 405);
     registry.change(|rules| {
         rules.down.insert(Door::Registry);

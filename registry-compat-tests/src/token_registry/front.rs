@@ -153,8 +153,8 @@ impl State {
         let rules = locked(&self.rules);
         let is_head = method == Method::HEAD;
         if asked.kind == "blobs" && is_head {
-            if rules.refuses_head {
-                return error(StatusCode::METHOD_NOT_ALLOWED, "UNSUPPORTED").map(Some);
+            if let Some(status) = rules.refuses_head {
+                return error(status, "UNSUPPORTED").map(Some);
             }
             if let Some(size) = rules.claimed_blobs.get(asked.rest) {
                 let told = ("application/octet-stream", asked.rest, *size);

@@ -8,6 +8,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use http::StatusCode;
 
 use super::Door;
 
@@ -23,8 +24,8 @@ pub struct Rules {
     pub signature_life: Duration,
     /// What somebody is told who is known, and has no right.
     pub forbidden: Forbidden,
-    /// HEAD of a blob is answered 405.
-    pub refuses_head: bool,
+    /// What HEAD of a blob is answered, where the registry has none.
+    pub refuses_head: Option<StatusCode>,
     /// POST at the token server is answered 404.
     pub refuses_post: bool,
     /// Every answer begins so much later.
@@ -99,7 +100,7 @@ impl Default for Rules {
             token_life: Duration::from_secs(300),
             signature_life: Duration::from_secs(300),
             forbidden: Forbidden::Insufficient,
-            refuses_head: false,
+            refuses_head: None,
             refuses_post: false,
             latency: Duration::ZERO,
             storage_latency: Duration::ZERO,

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
+use http::StatusCode;
 use registry_compat_tests::{can_run, process, token_registry::Door};
 
 use super::{Content, Form, OTHER, OWNER, Stage, asked_since, is_refused, seen_since, view};
@@ -282,9 +283,18 @@ fn what_is_held_is_given_again_where_the_registry_has_no_head() -> Result<()> {
     if !can_run(&["docker-registry"])? {
         return Ok(());
     }
+    for status in [405, 500, 501] {
+        is_given_again(StatusCode::from_u16(status)?).with_context(|| format!("{status}"))?;
+    }
+    Ok(())
+}
+
+fn is_given_again(status: StatusCode) -> Result<()> {
     let stage = Stage::start("")?;
     let content = stage.put("no head")?;
-    stage.registry.change(|rules| rules.refuses_head = true);
+    stage
+        .registry
+        .change(|rules| rules.refuses_head = Some(status));
     for _ in ["cold", "warm"] {
         stage.warm(&content)?;
         let ask = |method: &str| {

@@ -10,7 +10,7 @@ use registry_compat_tests::{
     cluster::{Cluster, Member},
     content::{digest_of, noise},
     http::{Request, Whole},
-    token_registry::{Door, Settings, TokenRegistry},
+    token_registry::{Door, Forbidden, Settings, TokenForm, TokenRegistry},
 };
 use tempfile::TempDir;
 
@@ -28,10 +28,19 @@ const SIZE: usize = 5_000_000;
 
 impl Herd {
     fn start() -> Result<Self> {
+        Self::start_with(TokenForm::Jwt, Forbidden::Insufficient)
+    }
+
+    fn start_with(token_form: TokenForm, forbidden: Forbidden) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let at = directory.path().join("registry");
-        let registry = TokenRegistry::start(&at, Settings::default())?;
+        let settings = Settings {
+            token_form,
+            ..Settings::default()
+        };
+        let registry = TokenRegistry::start(&at, settings)?;
         registry.change(|rules| {
+            rules.forbidden = forbidden;
             rules.user("ann", "a").user("bob", "b");
             rules.private("team/own", &["ann"]);
         });
@@ -103,7 +112,13 @@ fn a_private_blob_is_fetched_once_and_shared_with_those_who_may_read_it() -> Res
     if !can_run(&["docker-registry", "setpriv"])? {
         return Ok(());
     }
-    let herd = Herd::start()?;
+    for forbidden in [Forbidden::Insufficient, Forbidden::Hidden] {
+        is_fetched_once(&Herd::start_with(TokenForm::Jwt, forbidden)?)?;
+    }
+    Ok(())
+}
+
+fn is_fetched_once(herd: &Herd) -> Result<()> {
     let ann = Some(("ann", "a"));
     // One after the other, and both at once.
     let (bytes, digest) = herd.put("one after the other")?;
@@ -164,6 +179,32 @@ fn a_private_blob_is_fetched_once_and_shared_with_those_who_may_read_it() -> Res
             );
         }
     }
+    Ok(())
+}
+
+/// Nobody here knows what an opaque token opens, so it stays with the host that it was shown to.
+#[test]
+fn a_token_that_does_not_say_what_it_opens_is_lent_to_nobody() -> Result<()> {
+    if !can_run(&["docker-registry", "setpriv"])? {
+        return Ok(());
+    }
+    let herd = Herd::start_with(TokenForm::Opaque, Forbidden::Insufficient)?;
+    let (bytes, digest) = herd.put("by an opaque token")?;
+    for host in &herd.hosts {
+        let seen = herd.ask(host, &digest, Some(("ann", "a")))?;
+        ensure!(seen.body == bytes, "{}: {}", seen.status, herd.logs());
+    }
+    ensure!(
+        herd.fetches(&digest) == 1,
+        "{} fetches",
+        herd.fetches(&digest)
+    );
+    let seed = &herd.others[1].darter;
+    let brought = seed.metric("darter_source_bytes_total")?;
+    ensure!(
+        brought < SIZE as f64 / 10.0,
+        "the seed has had {brought} bytes of the registry"
+    );
     Ok(())
 }
 

@@ -141,8 +141,9 @@ impl Turn<'_> {
         Exclusion::add(&mut self.task.failed_fetchers, entry, max);
         let is_seed = self.hosts.get(host).is_some_and(|record| record.is_seed);
         let failure = match loss {
-            // One of those who want it has a credential, if anybody may have it.
-            Loss::Failed(Failure::Refused) if is_seed => {
+            // One of those who want it has a credential, if anybody may have it: some registries say to
+            // strangers that nothing is there.
+            Loss::Failed(Failure::Refused | Failure::NotFound) if is_seed => {
                 self.task.refused_until = Some(until);
                 return;
             }

@@ -373,7 +373,12 @@ fn what_the_source_refuses_three_who_want_it_everybody_asks_alone() {
 fn a_warmed_seed_may_refuse_before_it_registers() {
     check(
         "s seeds; a joins; a registers; s fails notfound",
-        "s<warm a<wait a<alone:NotFound",
+        "s<warm a<wait a<source1",
+    );
+    // A host has shown what it has: what is not there then is not there.
+    check(
+        "s seeds; a joins; b joins; a registers; b registers; s fails notfound; a fails notfound",
+        "s<warm a<wait b<wait a<source1 b<a!a b<alone:NotFound",
     );
 }
 

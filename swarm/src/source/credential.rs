@@ -13,8 +13,8 @@ use base64::{
     prelude::{BASE64_STANDARD, BASE64_URL_SAFE_NO_PAD},
 };
 use http::HeaderValue;
-use protocol::Right;
-use serde::Deserialize;
+use protocol::{Repository, Right};
+use serde::{Deserialize, de::DeserializeOwned};
 
 /// The value of an `Authorization` header, or an identity token.
 #[derive(Clone, PartialEq, Eq)]
@@ -37,10 +37,26 @@ pub enum Scheme {
     Other,
 }
 
-/// What is read of a token's payload.
+/// The end that a token's payload tells (RFC 7519, section 4.1.4).
 #[derive(Deserialize)]
-struct Claims {
+struct Ending {
     exp: Option<u64>,
+}
+
+/// What a token's payload says that it opens (distribution specification, "Token Authentication
+/// Implementation").
+#[derive(Deserialize)]
+struct Opening {
+    access: Vec<Opened>,
+}
+
+#[derive(Deserialize)]
+struct Opened {
+    #[serde(rename = "type")]
+    kind: String,
+    name: String,
+    #[serde(default)]
+    actions: Vec<String>,
 }
 
 /// A new key for each process: fingerprints written down anywhere mean nothing elsewhere.
@@ -97,16 +113,31 @@ impl Credential {
         Fingerprint(*blake3::keyed_hash(&FINGERPRINT_KEY, self.value.as_bytes()).as_bytes())
     }
 
-    /// When a token that tells it ends (RFC 7519, section 4.1.4); its signature is the registry's to check.
+    /// When a token that tells it ends; its signature is the registry's to check.
     pub fn expires_at(&self) -> Option<SystemTime> {
+        let end = Duration::from_secs(self.payload::<Ending>()?.exp?);
+        SystemTime::UNIX_EPOCH.checked_add(end)
+    }
+
+    /// Whether this is a token that says of itself that it opens nothing but a pull of `repository`.
+    pub(super) fn is_only_for(&self, repository: &Repository) -> bool {
+        let is_pull = |opened: &Opened| {
+            opened.kind == "repository"
+                && opened.name == repository.as_str()
+                && opened.actions.iter().all(|action| action == "pull")
+        };
+        self.payload::<Opening>()
+            .is_some_and(|told| !told.access.is_empty() && told.access.iter().all(is_pull))
+    }
+
+    fn payload<T: DeserializeOwned>(&self) -> Option<T> {
         let text = self.value.to_str().ok()?;
         let (_, token) = text.split_once(' ')?;
         let payload = token.trim().split('.').nth(1)?;
         let payload = BASE64_URL_SAFE_NO_PAD
             .decode(payload.trim_end_matches('='))
             .ok()?;
-        let claims: Claims = serde_json::from_slice(&payload).ok()?;
-        SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(claims.exp?))
+        serde_json::from_slice(&payload).ok()
     }
 
     pub fn scheme(&self) -> Scheme {
@@ -170,7 +201,7 @@ mod tests {
             Some(since.as_secs())
         };
         assert_eq!(
-            ends(r#"{"exp":1700000000,"sub":"me"}"#),
+            ends(r#"{"exp":1700000000,"access":"all"}"#),
             Some(1_700_000_000)
         );
         for payload in ["", "{}", r#"{"exp":"x"}"#, r#"{"exp":-1}"#, "[]"] {
@@ -180,6 +211,33 @@ mod tests {
         assert_eq!(ends(&far), None);
         for text in ["Bearer opaque", "Bearer a.!.b", "Basic dTpw"] {
             assert_eq!(credential(text).unwrap().expires_at(), None, "{text}");
+        }
+    }
+
+    #[test]
+    fn a_token_may_tell_that_it_opens_one_repository_and_no_more() {
+        let repository = "team/app".parse().unwrap();
+        let check = |access: &str, expect: bool| {
+            let payload = BASE64_URL_SAFE_NO_PAD.encode(format!("{{\"access\":{access}}}"));
+            let credential = credential(&format!("Bearer e30.{payload}.x")).unwrap();
+            assert_eq!(credential.is_only_for(&repository), expect, "{access}");
+        };
+        let one = r#"{"type":"repository","name":"team/app","actions":["pull"]}"#;
+        check(&format!("[{one}]"), true);
+        check("[]", false);
+        check("{}", false);
+        check(&format!("[{one},{}]", one.replace("app", "other")), false);
+        check(&format!("[{}]", one.replace("pull", "push")), false);
+        check(&format!("[{}]", one.replace("team/app", "team/ap")), false);
+        check(
+            &format!("[{}]", one.replace("repository", "registry")),
+            false,
+        );
+        for text in ["Bearer opaque", "Basic dTpw"] {
+            assert!(
+                !credential(text).unwrap().is_only_for(&repository),
+                "{text}"
+            );
         }
     }
 

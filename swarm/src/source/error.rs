@@ -127,6 +127,23 @@ impl SourceError {
         }
     }
 
+    /// Whether the registry itself said no: to a stranger, that nothing is there may be one too.
+    pub(crate) fn is_no(&self) -> bool {
+        match self {
+            Self::Refused(_) => true,
+            Self::Status(answer) => answer.is_not_found(),
+            Self::NotAllowed(_)
+            | Self::Forbidden { .. }
+            | Self::Unreachable { .. }
+            | Self::Stalled { .. }
+            | Self::RateLimited { .. }
+            | Self::Redirect(_)
+            | Self::Interrupted
+            | Self::TooLong { .. }
+            | Self::Malformed(_) => false,
+        }
+    }
+
     /// The upstream's own answer, where there was one.
     pub fn answer(&self) -> Option<&Answer> {
         match self {
@@ -151,6 +168,11 @@ impl Answer {
     /// The `WWW-Authenticate` headers (RFC 9110, section 11.6.1), in the upstream's order.
     pub fn challenges(&self) -> impl Iterator<Item = &HeaderValue> {
         self.headers.get_all(header::WWW_AUTHENTICATE).iter()
+    }
+
+    /// Whether the registry itself said that nothing is there.
+    pub(crate) fn is_not_found(&self) -> bool {
+        self.by == AnsweredBy::Registry && self.status == StatusCode::NOT_FOUND
     }
 
     /// A host we were redirected to answers 401 or 403 when its signed URL has run out: asking

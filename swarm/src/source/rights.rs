@@ -4,13 +4,12 @@
 //! A caller without a credential gets what this node's login opens, so one whose credential is
 //! refused gets it as well: he would only have to leave it out.
 
-use http::StatusCode;
 use protocol::{Repository, Right};
 
 use super::{
     challenge::Offer,
     credential::{Credential, Scheme},
-    error::{Answer, AnsweredBy, SourceError},
+    error::{Answer, SourceError},
     metrics::SourceMetrics,
     refusal::Refusals,
     request::{Access, UpstreamRequest, UpstreamResponse},
@@ -60,17 +59,14 @@ impl Rights {
             None => None,
         };
         let is_known = known.is_some();
+        let has_more = means == Means::All && (credential.is_some() || upstream.login.is_some());
         let refusal = match known {
             Some(refusal) => refusal,
-            None => match (self.as_nobody(upstream, request).await, credential) {
-                (Err(SourceError::Refused(answer)), _) => answer,
+            None => match self.as_nobody(upstream, request).await {
+                Err(SourceError::Refused(answer)) => answer,
                 // Some registries hide from strangers that there is anything.
-                (Err(SourceError::Status(answer)), Some(credential)) if is_hidden(&answer) => {
-                    let hidden = SourceError::Status(answer.clone());
-                    let seen = self.as_caller(upstream, request, credential, answer);
-                    return seen.await.map_err(|_| hidden);
-                }
-                (other, _) => return other,
+                Err(SourceError::Status(answer)) if has_more && answer.is_not_found() => answer,
+                other => return other,
             },
         };
         let answered = match credential {
@@ -81,15 +77,24 @@ impl Rights {
             None => Err(SourceError::Refused(refusal.clone())),
         };
         let answered = match (answered, means) {
-            (Err(SourceError::Refused(last)), Means::All) => {
-                self.as_node(upstream, request, refusal.clone(), last).await
+            (Err(no), Means::All) if is_no(&no, &refusal) => {
+                self.as_node(upstream, request, refusal.clone(), no).await
             }
             (answered, _) => answered,
         };
-        if answered.is_ok() && !is_known && credential.is_some() {
-            self.refusals.remember(place, refusal).await;
+        match answered {
+            // To whom it is hidden it is not there, whatever he has shown.
+            Err(no) if refusal.is_not_found() && is_no(&no, &refusal) => {
+                Err(SourceError::Status(refusal))
+            }
+            Ok(response) => {
+                if !is_known && credential.is_some() {
+                    self.refusals.remember(place, refusal).await;
+                }
+                Ok(response)
+            }
+            Err(error) => Err(error),
         }
-        answered
     }
 
     /// A bearer token for `repository` by `credential`, where anonymous was refused a moment ago.
@@ -102,44 +107,44 @@ impl Rights {
         let place = (upstream.id.clone(), repository.clone());
         self.refusals.recent(&place).await?;
         let bought = match credential.scheme() {
-            Scheme::Bearer => return Right::bearer(credential.header().to_str().ok()?),
+            Scheme::Bearer if credential.is_only_for(repository) => {
+                return Right::bearer(credential.header().to_str().ok()?);
+            }
             Scheme::Basic | Scheme::Refresh => {
                 let scope = scope(upstream, repository, Some(credential));
                 let remembered = self.tokens.remembered(&scope, upstream, Some(credential));
                 remembered.await?
             }
-            Scheme::Other => return None,
+            // Nobody here knows what else it opens.
+            Scheme::Bearer | Scheme::Other => return None,
         };
         Right::bearer(bought.to_str().ok()?)
     }
 
     /// With this node's login, if it has one; where it is refused, with the one that is then there
-    /// in its place. Gives `last` where none is taken.
+    /// in its place. Gives `last`, what the caller was told, where none is taken.
     async fn as_node(
         &self,
         upstream: &Upstream,
         request: &UpstreamRequest,
         refusal: Box<Answer>,
-        last: Box<Answer>,
+        last: SourceError,
     ) -> Result<UpstreamResponse, SourceError> {
         let Some(login) = &upstream.login else {
-            return Err(SourceError::Refused(last));
+            return Err(last);
         };
         let mut rejected = None;
         while let Some(credential) = login.credential(rejected).await {
-            let refusal = refusal.clone();
-            match self
-                .as_caller(upstream, request, &credential, refusal)
-                .await
-            {
-                Err(SourceError::Refused(_)) if rejected.is_none() => {
+            let seen = self.as_caller(upstream, request, &credential, refusal.clone());
+            match seen.await {
+                Err(no) if is_no(&no, &refusal) && rejected.is_none() => {
                     rejected = Some(credential.fingerprint());
                 }
-                Err(SourceError::Refused(_)) => break,
+                Err(no) if is_no(&no, &refusal) => break,
                 other => return other,
             }
         }
-        Err(SourceError::Refused(last))
+        Err(last)
     }
 
     /// With the remembered anonymous token or none; when refused, with a new one.
@@ -186,7 +191,15 @@ impl Rights {
         refusal: Box<Answer>,
     ) -> Result<UpstreamResponse, SourceError> {
         let offer = Offer::of(&refusal.headers);
-        let challenge = match (credential.scheme(), offer.bearer) {
+        let bearer = match offer.bearer {
+            // It was an anonymous token that was refused.
+            None if !offer.basic => {
+                let anonymous = scope(upstream, &request.repository, None);
+                self.tokens.challenge(&anonymous).await
+            }
+            offered => offered,
+        };
+        let challenge = match (credential.scheme(), bearer) {
             (Scheme::Basic, Some(challenge)) if !offer.basic => challenge,
             (Scheme::Refresh, Some(challenge)) => challenge,
             (Scheme::Refresh, None) => return Err(SourceError::Refused(refusal)),
@@ -225,8 +238,9 @@ impl Rights {
     }
 }
 
-fn is_hidden(answer: &Answer) -> bool {
-    answer.by == AnsweredBy::Registry && answer.status == StatusCode::NOT_FOUND
+/// Whether `error` is a no to who asks, where strangers were answered by `refusal`.
+fn is_no(error: &SourceError, refusal: &Answer) -> bool {
+    matches!(error, SourceError::Refused(_)) || (refusal.is_not_found() && error.is_no())
 }
 
 fn scope(upstream: &Upstream, repository: &Repository, credential: Option<&Credential>) -> Scope {

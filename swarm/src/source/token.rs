@@ -152,6 +152,14 @@ impl Tokens {
         }
     }
 
+    /// What the token for `scope` was bought with.
+    pub(super) async fn challenge(&self, scope: &Scope) -> Option<BearerChallenge> {
+        match self.outcomes.get(scope).await? {
+            Outcome::Granted(token) => Some(token.challenge.clone()),
+            Outcome::Refused { .. } | Outcome::Failed(_) => None,
+        }
+    }
+
     /// Buys the token that comes after `token`, which stays when none is to be had.
     async fn renew(&self, scope: &Scope, purchase: Purchase<'_>, token: &Arc<Token>) {
         let now = clock::now();

@@ -91,7 +91,7 @@ impl SourceRun {
             credential,
         };
         let refused = match upstreams.fetch(request(self.credential.clone())).await {
-            Err(error @ SourceError::Refused(_)) => error,
+            Err(error) if error.is_no() => error,
             opened => return (opened, false),
         };
         let right = match &self.lent {

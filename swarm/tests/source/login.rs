@@ -139,6 +139,57 @@ async fn what_is_public_is_read_without_the_login_and_what_it_opens_is_private()
     assert_eq!(fetched.unwrap().access, Access::Caller);
 }
 
+/// A registry that tells everybody 404 to whom it gives nothing: strangers by an anonymous token.
+async fn hiding() -> Registry {
+    Registry::start(|asked| {
+        let shown = asked.header("authorization").unwrap_or("-");
+        let host = asked.header("host").unwrap_or_default();
+        let token =
+            |token: &str| Reply::new("200 OK", format!("{{\"token\":\"{token}\"}}").as_bytes());
+        match (asked.target.starts_with("/token"), shown) {
+            (true, "-") => token("anonymous"),
+            (true, shown) if shown == format!("Basic {LOGIN}") => token("known"),
+            (true, _) => Reply::status("401 Unauthorized"),
+            (false, "-") => {
+                let told = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"");
+                Reply::status(&format!("401 Unauthorized\r\n{told}"))
+            }
+            (false, "Bearer known") => Reply::serve(asked, BODY),
+            (false, "Bearer ill") => Reply::status("500 Internal Server Error"),
+            (false, _) => Reply::status("404 Not Found"),
+        }
+    })
+    .await
+}
+
+#[tokio::test]
+async fn where_strangers_are_told_404_who_is_known_is_asked_for_all_the_same() {
+    let known = format!("Basic {LOGIN}");
+    // As the caller, whose password buys a token, and as the node.
+    for (keys, shown) in [
+        (Keys::new("{}"), credential(&known)),
+        (Keys::login(LOGIN), None),
+        (Keys::login(LOGIN), credential("Bearer mine")),
+    ] {
+        let registry = hiding().await;
+        let fetched = fetch_blob(&upstreams(&registry, &keys), shown).await;
+        assert_eq!(fetched.unwrap().access, Access::Caller);
+    }
+    // Who is not known is told what strangers are, and an illness is not taken for that.
+    for (shown, expect) in [
+        (None, 404),
+        (credential("Bearer mine"), 404),
+        (credential("Bearer ill"), 500),
+    ] {
+        let registry = hiding().await;
+        let outcome = fetch_blob(&upstreams(&registry, &Keys::login(NEXT)), shown).await;
+        match outcome {
+            Err(SourceError::Status(answer)) => assert_eq!(answer.status, expect),
+            outcome => panic!("{outcome:?}, not {expect}"),
+        }
+    }
+}
+
 #[tokio::test]
 async fn a_caller_shows_his_own_first_and_the_login_opens_what_that_does_not() {
     let registry = guarded(&Arc::new(Mutex::new(LOGIN))).await;
