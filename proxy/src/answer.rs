@@ -145,9 +145,10 @@ impl Proxy {
             Ok(RegistryRequest::Token) => Form::Prefix,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
         };
+        let registry = place_of(&routed).map(|(_, registry, _)| registry);
         let ask = Ask {
             asker: Asker::of(form, client),
-            credential: self.vouchers.credential(&parts.headers).await,
+            credential: self.vouchers.credential(&parts.headers, registry).await,
             whence,
             method: parts.method,
             path: parts.uri.path().to_owned(),

@@ -10,11 +10,11 @@ use registry_compat_tests::{
     http::Request,
     image::Image,
     process,
-    token_registry::{Caller, Door, Scheme, Settings, TokenRegistry, text_of},
+    token_registry::{Caller, Door, Ping, Scheme, Settings, TokenRegistry, basic, text_of},
 };
 use tempfile::TempDir;
 
-/// A registry with a private and a public image, and a mirror that knows it as `registry.test`.
+/// A registry with a private and a public image, and a mirror that knows it by two names.
 struct Stage {
     registry: TokenRegistry,
     darter: Darter,
@@ -40,14 +40,20 @@ impl Stage {
             registry.behind().push(&image, repository)?;
         }
         let (home, free) = (Home::new()?, "listen = \"127.0.0.1:0\"");
+        let entry = |name: &str| {
+            format!(
+                "[[proxy.registry]]\nname = {name:?}\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
+                registry.endpoint(),
+                registry.papers().join("ca.crt"),
+                registry.also_trust(),
+            )
+        };
         let config = format!(
-            "data_dir = {:?}\n[proxy]\n{free}\n{more}[[proxy.registry]]\nname = \"registry.test\"\n\
-             endpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n\
+            "data_dir = {:?}\n[proxy]\n{free}\nallow = [\"*.pattern.test\"]\n{more}{}{}\
              [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
             home.path().join("data"),
-            registry.endpoint(),
-            registry.papers().join("ca.crt"),
-            registry.also_trust(),
+            entry("registry.test"),
+            entry("second.test"),
         );
         let darter = Darter::run(&config, &home)?;
         Ok(Self {
@@ -202,6 +208,34 @@ fn a_registry_that_takes_passwords_alone_is_read_by_vouchers() -> Result<()> {
     stage.skopeo("team/own", Some("ann:ann's password"))?;
     fails(stage.skopeo("team/own", Some("bob:bob's")), "")?;
     fails(stage.skopeo("team/own", None), "unauthorized")?;
+    // What stands for a password at one registry is shown to no other.
+    let scope = "repository:registry.test/team/own:pull";
+    let given = Request::get(&format!("/token?scope={scope}"))
+        .header("Authorization", &basic("ann", "ann's password"))
+        .fetch(stage.darter.proxy()?)?;
+    let voucher = format!("Bearer {}", text_of(&given.body, "token")?);
+    for (registry, status) in [("registry.test", 200), ("second.test", 401)] {
+        let seen = Request::get(&format!("/v2/{registry}/team/own/manifests/latest"))
+            .header("Authorization", &voucher)
+            .fetch(stage.darter.proxy()?)?;
+        ensure!(seen.status == status, "{registry}: {}", seen.status);
+    }
+    stage.darter.stop()
+}
+
+#[test]
+fn a_registry_that_asks_nobody_at_first_still_asks_for_what_is_private() -> Result<()> {
+    if !can_run(&["docker-registry", "skopeo"])? {
+        return Ok(());
+    }
+    let settings = Settings {
+        ping: Ping::Open,
+        ..Settings::default()
+    };
+    let stage = Stage::start(settings, "")?;
+    stage.skopeo("team/own", Some("ann:ann's password"))?;
+    fails(stage.skopeo("team/own", Some("ann:wrong")), "unauthorized")?;
+    stage.skopeo("team/open", None)?;
     stage.darter.stop()
 }
 
@@ -287,6 +321,12 @@ fn what_is_no_question_for_a_token_is_refused() -> Result<()> {
             "GET",
             "/token?scope=repository:stranger.test/team/own:pull",
             403,
+        ),
+        // A pattern may match what nobody thought of, so no login is shown to what it allows.
+        (
+            "GET",
+            "/token?scope=repository:some.pattern.test/team/own:pull",
+            200,
         ),
         ("GET", "/token?scope=registry:catalog:*", 400),
         (

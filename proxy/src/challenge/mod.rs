@@ -46,7 +46,7 @@ pub enum PingChallenge {
 /// What tokens that were given here stand for.
 #[derive(Debug)]
 pub(crate) struct Vouchers {
-    given: Cache<String, Credential>,
+    given: Cache<String, (RegistryName, Credential)>,
 }
 
 /// A token that says nobody.
@@ -116,21 +116,29 @@ impl Vouchers {
         }
     }
 
-    /// Whose credential a request shows.
-    pub(crate) async fn credential(&self, headers: &HeaderMap) -> Option<Credential> {
+    /// Whose credential a request for `registry` shows.
+    pub(crate) async fn credential(
+        &self,
+        headers: &HeaderMap,
+        registry: Option<&RegistryName>,
+    ) -> Option<Credential> {
         let shown = headers.get(header::AUTHORIZATION)?;
         let token = shown.to_str().ok().and_then(|text| text.split_once(' '));
         match token.map(|(_, token)| token.trim()) {
             Some(NOBODY) => None,
-            Some(token) if token.starts_with(VOUCHER) => self.given.get(token).await,
+            Some(token) if token.starts_with(VOUCHER) => {
+                let (of, credential) = self.given.get(token).await?;
+                (Some(&of) == registry).then_some(credential)
+            }
             Some(_) | None => Credential::from_header(shown),
         }
     }
 
-    /// A token that stands for `credential`.
-    async fn give(&self, credential: Credential) -> String {
+    /// A token that stands for `credential` at `registry`, and for nobody elsewhere.
+    async fn give(&self, registry: RegistryName, credential: Credential) -> String {
         let token = format!("{VOUCHER}{}", hex::encode(rand::random::<[u8; 32]>()));
-        self.given.insert(token.clone(), credential).await;
+        let given = (registry, credential);
+        self.given.insert(token.clone(), given).await;
         token
     }
 }

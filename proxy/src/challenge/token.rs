@@ -73,8 +73,13 @@ impl Proxy {
         if !config.source.allowed(&registry) {
             return Err(not_allowed(&registry));
         }
+        // A login for this proxy comes along to whatever a path names.
+        if !config.source.is_named(&registry) {
+            tracing::info!(%registry, "it is allowed by a pattern alone: no login is shown to it");
+            return Ok(made(NOBODY));
+        }
         let request = TokenRequest {
-            registry,
+            registry: registry.clone(),
             scopes: scopes.text,
             grant,
         };
@@ -82,8 +87,11 @@ impl Proxy {
         let answered = answered.map_err(|error| upstream::refusal(&error, Fault::NameUnknown))?;
         Ok(match (answered, question.password) {
             (TokenAnswer::Answer { status, body }, _) => given(status, body),
-            (TokenAnswer::Basic, Some(password)) => made(&self.vouchers.give(password).await),
-            (TokenAnswer::Basic, None) | (TokenAnswer::Open, _) => made(NOBODY),
+            // One that asks nobody who he is at first may do so for what is private.
+            (TokenAnswer::Basic | TokenAnswer::Open, Some(password)) => {
+                made(&self.vouchers.give(registry, password).await)
+            }
+            (TokenAnswer::Basic | TokenAnswer::Open, None) => made(NOBODY),
         })
     }
 }

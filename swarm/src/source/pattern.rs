@@ -60,6 +60,11 @@ impl Pattern {
     pub fn matches(&self, registry: &RegistryName) -> bool {
         matches(&self.text, registry.as_str())
     }
+
+    /// Whether this is the name of `registry`, written out.
+    pub(super) fn is_name(&self, registry: &RegistryName) -> bool {
+        self.text == registry.as_str()
+    }
 }
 
 impl FromStr for Pattern {

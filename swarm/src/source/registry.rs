@@ -218,6 +218,13 @@ impl Config {
             || pattern::is_well_known(registry)
             || self.allow.iter().any(|pattern| pattern.matches(registry))
     }
+
+    /// Whether `registry` itself is meant by something, and not all that a pattern may come to match.
+    pub fn is_named(&self, registry: &RegistryName) -> bool {
+        self.registries.contains_key(registry)
+            || pattern::is_well_known(registry)
+            || self.allow.iter().any(|pattern| pattern.is_name(registry))
+    }
 }
 
 /// Whether the name is Docker Hub's, wherever the configuration has it.
