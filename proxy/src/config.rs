@@ -104,6 +104,10 @@ pub struct RawConfig {
     #[serde(with = "humantime_serde")]
     pub upstream_response_timeout: Duration,
 
+    /// How long an upstream may take to begin its answer to a push whose last byte it has.
+    #[serde(with = "humantime_serde")]
+    pub upstream_write_timeout: Duration,
+
     /// How long an upstream may send nothing in the middle of a body.
     #[serde(with = "humantime_serde")]
     pub upstream_stall_timeout: Duration,
@@ -206,6 +210,7 @@ impl Default for RawConfig {
             manifest_size_max: ByteSize::mib(16),
             upstream_connect_timeout: upstream.connect,
             upstream_response_timeout: upstream.response,
+            upstream_write_timeout: upstream.write,
             upstream_stall_timeout: upstream.stall,
             upstream_fallback_timeout: upstream.fallback,
             upstream_fallback_memory: upstream.fallback_memory,
@@ -317,6 +322,7 @@ impl RawConfig {
         Timeouts {
             connect: self.upstream_connect_timeout,
             response: self.upstream_response_timeout,
+            write: self.upstream_write_timeout,
             stall: self.upstream_stall_timeout,
             fallback: self.upstream_fallback_timeout,
             fallback_memory: self.upstream_fallback_memory,

@@ -66,6 +66,7 @@ impl RawConfig {
                 "proxy.upstream_response_timeout",
                 self.upstream_response_timeout,
             ),
+            ("proxy.upstream_write_timeout", self.upstream_write_timeout),
             ("proxy.upstream_stall_timeout", self.upstream_stall_timeout),
             (
                 "proxy.upstream_fallback_timeout",

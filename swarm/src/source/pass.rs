@@ -5,10 +5,6 @@
 
 use std::{
     pin::{Pin, pin},
-    sync::{
-        Arc,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
     task::{Context, Poll},
     time::Duration,
 };
@@ -18,7 +14,7 @@ use http::{HeaderMap, Method, StatusCode, header};
 use http_body::{Body as HttpBody, Frame, SizeHint};
 use http_body_util::combinators::BoxBody;
 use protocol::RegistryName;
-use tokio::time::timeout;
+use tokio::{sync::watch, time::sleep};
 use url::Url;
 
 use super::{
@@ -64,13 +60,16 @@ pub struct PassResponse {
 /// A body that tells whether it moves.
 struct Watched {
     body: PassBody,
-    moved: Arc<Moved>,
+    turn: watch::Sender<Turn>,
 }
 
-#[derive(Debug, Default)]
-struct Moved {
-    frames: AtomicU64,
-    is_over: AtomicBool,
+/// Who is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Turn {
+    /// For the next piece of its body.
+    Caller,
+    /// It has all of the request.
+    Registry,
 }
 
 // === impl Upstreams ===
@@ -81,7 +80,7 @@ impl Upstreams {
         let endpoints = self.endpoints(&request.registry).await?;
         // What is written goes to the registry itself.
         let upstream = endpoints.last()?;
-        let slot = upstream.slot().await?;
+        let slot = upstream.pass_slot().await?;
         let url = below(upstream, &request.path, &request.query)?;
         let endpoint = upstream.endpoint.clone();
         let response = upstream.dialer.pass(&url, request).await?;
@@ -102,16 +101,20 @@ impl Dialer {
         url: &Url,
         request: PassRequest,
     ) -> Result<reqwest::Response, SourceError> {
-        let moved = Arc::new(Moved::default());
+        let (turn, mut told) = watch::channel(Turn::Caller);
         let body = Watched {
             body: request.body,
-            moved: Arc::clone(&moved),
+            turn,
         };
         let mut headers = request.headers;
         headers.append(header::VIA, self.via.clone());
         if let Some(credential) = &request.credential {
             headers.insert(header::AUTHORIZATION, credential.header().clone());
         }
+        let last_word = match request.method {
+            Method::GET | Method::HEAD => self.timeouts.response,
+            _ => self.timeouts.write,
+        };
         let sending = self
             .client_for(url)?
             .request(request.method, url.clone())
@@ -120,15 +123,18 @@ impl Dialer {
             .send();
         let mut sending = pin!(sending);
         let answered = loop {
-            let (frames, waited) = match moved.is_over.load(Ordering::Acquire) {
-                true => (u64::MAX, self.timeouts.response),
-                false => (moved.frames.load(Ordering::Acquire), request.caller_stall),
+            let turn = *told.borrow_and_update();
+            let waited = match turn {
+                Turn::Caller => request.caller_stall,
+                Turn::Registry => last_word,
             };
-            match timeout(waited, sending.as_mut()).await {
-                Ok(answered) => break answered.map_err(|error| failed(url, &error)),
-                // It moved, or has ended meanwhile: from now on it is the registry's turn.
-                Err(_) if frames != u64::MAX && moved.has_passed(frames) => {}
-                Err(_) => {
+            tokio::select! {
+                answered = sending.as_mut() => {
+                    break answered.map_err(|error| failed(url, &error));
+                }
+                // The body moves, or is over.
+                _ = told.changed(), if turn == Turn::Caller => {}
+                () = sleep(waited) => {
                     let awaited = Awaited::Headers;
                     break Err(SourceError::Stalled { awaited, waited });
                 }
@@ -149,10 +155,11 @@ impl HttpBody for Watched {
         context: &mut Context<'_>,
     ) -> Poll<Option<Result<Frame<Bytes>, Self::Error>>> {
         let next = std::task::ready!(Pin::new(&mut self.body).poll_frame(context));
-        self.moved.frames.fetch_add(1, Ordering::AcqRel);
-        if next.is_none() || self.body.is_end_stream() {
-            self.moved.is_over.store(true, Ordering::Release);
-        }
+        let is_over = next.is_none() || self.body.is_end_stream();
+        self.turn.send_replace(match is_over {
+            true => Turn::Registry,
+            false => Turn::Caller,
+        });
         Poll::Ready(next)
     }
 
@@ -168,15 +175,7 @@ impl HttpBody for Watched {
 impl Drop for Watched {
     /// A body that nobody reads any more is over, and one of no bytes is never read.
     fn drop(&mut self) {
-        self.moved.is_over.store(true, Ordering::Release);
-    }
-}
-
-// === impl Moved ===
-
-impl Moved {
-    fn has_passed(&self, frames: u64) -> bool {
-        self.is_over.load(Ordering::Acquire) || frames < self.frames.load(Ordering::Acquire)
+        self.turn.send_replace(Turn::Registry);
     }
 }
 

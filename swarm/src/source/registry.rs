@@ -80,6 +80,9 @@ pub struct Timeouts {
     pub connect: Duration,
     /// From the request to the head of the response.
     pub response: Duration,
+    /// From the last byte of a request that writes something to the head of the response: a registry may
+    /// have much to do with a large blob before it says that it has it.
+    pub write: Duration,
     /// Between two pieces of a body.
     pub stall: Duration,
     /// The pause before the first retry; later ones are longer.
@@ -239,6 +242,7 @@ impl Default for Timeouts {
         Self {
             connect: Duration::from_secs(5),
             response: Duration::from_secs(30),
+            write: Duration::from_secs(10 * 60),
             stall: Duration::from_secs(30),
             backoff: Duration::from_millis(100),
             fallback: Duration::from_secs(10),

@@ -34,13 +34,16 @@ pub(super) struct Upstream {
     pub(super) login: Option<Login>,
     is_hub: bool,
     slots: Arc<Semaphore>,
+    /// Those of requests that are passed on, which last as long as their callers like.
+    pass_slots: Arc<Semaphore>,
 }
 
 /// Tells the endpoints of all registries apart: what one of them gave is never shown to another.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Hash)]
 pub(super) struct UpstreamId(Arc<str>);
 
-/// Requests to one endpoint that are under way at once, their bodies included.
+/// Requests to one endpoint that are under way at once, their bodies included; and as many that are
+/// passed on.
 pub(super) const SLOTS_MAX: usize = 64;
 /// How long a request waits for one of them.
 const SLOT_WAIT: std::time::Duration = std::time::Duration::from_secs(30);
@@ -65,6 +68,7 @@ impl Upstream {
             login: None,
             is_hub: is_docker_hub(name),
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
+            pass_slots: Arc::new(Semaphore::new(SLOTS_MAX)),
         }
     }
 
@@ -73,15 +77,13 @@ impl Upstream {
         self.slots.available_permits() == 0
     }
 
-    pub(super) async fn slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {
-        let stalled = SourceError::Stalled {
-            awaited: Awaited::Slot,
-            waited: SLOT_WAIT,
-        };
-        match timeout(SLOT_WAIT, Arc::clone(&self.slots).acquire_owned()).await {
-            Ok(slot) => slot.map_err(|_| stalled),
-            Err(_) => Err(stalled),
-        }
+    async fn slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {
+        slot_of(&self.slots).await
+    }
+
+    /// A slot for a request that is passed on: none of those that pulls wait for.
+    pub(super) async fn pass_slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {
+        slot_of(&self.pass_slots).await
     }
 
     /// One request with one right, redirects included. `slot` goes along with the body.
@@ -205,6 +207,17 @@ impl Upstream {
         } else {
             Err(SourceError::Malformed("the reference is no tag"))
         }
+    }
+}
+
+async fn slot_of(slots: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, SourceError> {
+    let stalled = SourceError::Stalled {
+        awaited: Awaited::Slot,
+        waited: SLOT_WAIT,
+    };
+    match timeout(SLOT_WAIT, Arc::clone(slots).acquire_owned()).await {
+        Ok(slot) => slot.map_err(|_| stalled),
+        Err(_) => Err(stalled),
     }
 }
 

@@ -33,6 +33,7 @@ fn upstreams_at(endpoints: &[SocketAddr]) -> Upstreams {
         backoff: Duration::from_millis(1),
         fallback: PATIENCE,
         fallback_memory: Duration::ZERO,
+        ..Timeouts::default()
     };
     let registries = HashMap::from([(REGISTRY.parse().expect("a name"), registry)]);
     upstreams_of(registries, timeouts, Arc::new(SystemNames))

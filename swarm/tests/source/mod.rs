@@ -4,6 +4,7 @@ mod corporate;
 mod endpoints;
 mod hub;
 mod login;
+mod passed;
 mod places;
 mod registry;
 mod reload;

@@ -152,7 +152,8 @@ impl Reply {
 
     /// All but the last `missing` bytes, then the end of the connection.
     pub(super) fn cut(mut self, missing: usize) -> Self {
-        self.bytes.truncate(self.bytes.len() - missing);
+        self.bytes
+            .truncate(self.bytes.len().saturating_sub(missing));
         self
     }
 

@@ -172,6 +172,7 @@ fn upstreams(registries: impl IntoIterator<Item = (&'static str, RegistryConfig)
         backoff: Duration::from_millis(1),
         fallback: Duration::from_secs(10),
         fallback_memory: Duration::ZERO,
+        ..Timeouts::default()
     };
     upstreams_of(registries, patient, Arc::new(SystemNames))
 }
