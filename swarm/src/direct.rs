@@ -40,12 +40,20 @@ pub(crate) async fn open(upstreams: &Upstreams, request: OpenRequest) -> Result<
         // The answer tells the size. It is asked for first where the swarm does so too: how often the
         // registry is asked must not tell that the content is held for another one.
         Wanted::Whole | Wanted::From { start: 0 } => (0, None),
-        Wanted::Span { start: 0, last } => (0, Some(last.saturating_add(1))),
         Wanted::From { .. } | Wanted::Span { .. } | Wanted::Suffix { .. } => {
             let learnt = sizing::learn(upstreams, &request).await;
-            let size = learnt.map_err(source_error)?.ok_or_else(unknown_size)?;
-            let bytes = satisfiable(size)?;
-            (bytes.start, Some(bytes.end))
+            match (learnt, wanted) {
+                (Ok(Some(size)), _) => {
+                    let bytes = satisfiable(size)?;
+                    (bytes.start, Some(bytes.end))
+                }
+                // What is wrong shows, with its true error, when the body is asked for.
+                (Ok(None) | Err(_), Wanted::Span { start: 0, last }) => {
+                    (0, Some(last.saturating_add(1)))
+                }
+                (Ok(None), _) => return Err(unknown_size()),
+                (Err(error), _) => return Err(source_error(error)),
+            }
         }
     };
     let digest = request.task.0;

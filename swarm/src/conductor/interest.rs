@@ -82,13 +82,11 @@ impl Interest {
         }
     }
 
-    /// Whether the first bytes of the body are of no use to this reader.
-    fn is_inside(self) -> bool {
+    /// Whether this reader may want less than all that a request without a range brings.
+    fn is_part(self) -> bool {
         match self {
-            Self::ToEnd { offset } | Self::Span { offset, .. } | Self::Follow { offset } => {
-                0 < offset
-            }
-            Self::Tail { .. } => true,
+            Self::ToEnd { offset } | Self::Follow { offset } => 0 < offset,
+            Self::Span { .. } | Self::Tail { .. } => true,
         }
     }
 
@@ -143,9 +141,10 @@ impl Interests {
         self.by_reader.values().chain(others)
     }
 
-    /// Whether every reader begins inside the body, so that the size must be known first.
-    pub(super) fn all_inside(&self) -> bool {
-        self.all().all(|interest| interest.is_inside())
+    /// Whether every reader wants a part, so that the size must be known first: it tells where the
+    /// pieces lie that cover it.
+    pub(super) fn are_parts(&self) -> bool {
+        self.all().all(|interest| interest.is_part())
     }
 
     /// The wanted pieces of every reader, each from where it reads; `count` is one past the last

@@ -67,7 +67,7 @@ impl Conductor {
             {
                 return;
             }
-            if self.interests.all_inside() && self.sizing == Sizing::NotAsked {
+            if self.interests.are_parts() && self.sizing == Sizing::NotAsked {
                 self.sizing = Sizing::Asked;
                 self.actions.push_back(Action::LearnSize);
             } else {

@@ -215,9 +215,15 @@ fn an_open_range_asks_for_a_window_only() {
 }
 
 #[test]
-fn the_size_is_learnt_first_when_nobody_reads_from_the_start() {
+fn the_size_is_learnt_first_when_nobody_reads_the_whole() {
     let sized = |size: Option<u64>| Is(Event::Sized(size.map(|size| Layout::for_size(Some(size)))));
     let tail = || reader(Interest::Tail { length: 10 });
+    let (offset, end) = (0, KIB256 + 1);
+    let head = reader(Interest::Span { offset, end });
+    check(
+        vec![head, at_source(), sized(Some(5 * KIB256))],
+        "size? 0..2<-source#0",
+    );
     check(
         vec![tail(), at_source(), sized(Some(5 * KIB256))],
         "size? 4..<-source#0",
