@@ -289,7 +289,7 @@ fn note(
     record.repository = target.repository.to_string();
     let ranges = ask.headers.get_all(header::RANGE);
     let ranges = ranges.iter().filter_map(|value| value.to_str().ok());
-    record.range = range::header(range::parse(ranges, None, ""));
+    record.range = range::parse(ranges, None, "").told();
     (target.form == Form::Ns).then(|| record.registry.clone())
 }
 

@@ -1,4 +1,4 @@
-//! Blobs: whole or in part, through the swarm; HEAD opens no task, nor what the caller has already.
+//! Blobs: whole or in parts, through the swarm; HEAD opens no task, nor what the caller has already.
 //!
 //! What is not known to be everybody's is given only to whom its own registry lets see it. Whatever
 //! goes wrong with that question, the answer is no.
@@ -7,9 +7,9 @@ use std::ops::Range;
 
 use futures_util::StreamExt;
 use http::{StatusCode, header};
-use protocol::{ContentKind, Digest, Origin, TaskId, Visibility};
+use protocol::{ContentKind, Digest, TaskId, Visibility};
 use swarm::{
-    open::{OpenError, OpenRequest, ReadProof, Wanted},
+    open::{OpenError, Wanted},
     source::{
         AnsweredBy, ByteRange, Method, Redirects, Reference, Resource, SourceError,
         UpstreamRequest, UpstreamResponse,
@@ -19,9 +19,11 @@ use swarm::{
 use crate::{
     answer::{Answer, Ask, DOCKER_CONTENT_DIGEST},
     body::Content,
+    byteranges::{BLOB_TYPE, Byteranges, Framing},
+    door::Door,
     engine::OpenContent,
     error::{Fault, Refusal},
-    range,
+    range::{self, Asked, Parts, Several},
     route::Target,
     serve::Proxy,
     upstream,
@@ -61,64 +63,11 @@ impl Proxy {
         }
         let lines = ask.headers.get_all(header::RANGE);
         let lines = lines.iter().filter_map(|value| value.to_str().ok());
-        let wanted = range::parse(lines, ask.header(&header::IF_RANGE), &etag(digest));
-        let mut content = self.open(ask, target, named, wanted).await?;
-        // A 206 tells where it ends, and the whole size: without them the whole is given.
-        if content.size.is_none() && wanted != Wanted::Whole {
-            content = self.open(ask, target, named, Wanted::Whole).await?;
+        let door = self.door(ask, target, named).await?;
+        match range::parse(lines, ask.header(&header::IF_RANGE), &etag(digest)) {
+            Asked::One(wanted) => one_part(&door, wanted, (ask, digest)).await,
+            Asked::Several(ranges) => several_parts(door, &ranges, (ask, digest)).await,
         }
-        match content.size {
-            Some(size) if wanted != Wanted::Whole => Ok(part(digest, content, size)),
-            Some(0) => empty(digest, content).await,
-            size => {
-                let mut answer =
-                    blob_answer(StatusCode::OK, digest, Content::Stream(content.stream));
-                answer.length = size;
-                Ok(answer)
-            }
-        }
-    }
-
-    /// Opens a content that this caller may read: one that is held and everybody's, or one that the
-    /// registry of the request lets it see.
-    pub(crate) async fn open(
-        &self,
-        ask: &Ask,
-        target: &Target,
-        named: Named,
-        wanted: Wanted,
-    ) -> Result<OpenContent, Refusal> {
-        let task = TaskId(named.digest);
-        let held = self.engine.held(task).await;
-        let is_everybodys =
-            held.is_some_and(|held| held.complete && held.visibility == Visibility::Public);
-        let (proof, unproven) = match is_everybodys {
-            true => (ReadProof::Unchecked, None),
-            false => match self.may_read(ask, target, named).await {
-                Ok(_) => (ReadProof::Checked, None),
-                Err(unproven) if unproven.is_undecided => {
-                    (ReadProof::Unchecked, Some(unproven.refusal))
-                }
-                Err(unproven) => return Err(unproven.refusal),
-            },
-        };
-        let request = OpenRequest {
-            task,
-            origin: Origin {
-                registry: target.registry.clone(),
-                repository: target.repository.clone(),
-                kind: named.kind,
-            },
-            wanted,
-            credential: ask.credential.clone(),
-            proof,
-        };
-        let opened = self.engine.open(request, ask.patience()).await;
-        opened.map_err(|error| match (&error, unproven) {
-            // Held as private, and the registry did not say who may read it.
-            (OpenError::NotProven, Some(refusal)) => refusal,
-            _ => upstream::open_refusal(&error, named.missing()),
-        })
     }
 
     async fn blob_size(
@@ -265,9 +214,64 @@ fn whole_size(response: &UpstreamResponse) -> Option<u64> {
     }
 }
 
+/// The whole, or the part that one range asks for.
+async fn one_part(
+    door: &Door,
+    wanted: Wanted,
+    (ask, digest): (&Ask, Digest),
+) -> Result<Answer, Refusal> {
+    let refused = |error| door.refusal(&error);
+    let opened = door.open(wanted, ask.patience()).await;
+    let mut content = opened.map_err(refused)?;
+    // A 206 tells where it ends, and the whole size: without them the whole is given.
+    if content.size.is_none() && wanted != Wanted::Whole {
+        let opened = door.open(Wanted::Whole, ask.patience()).await;
+        content = opened.map_err(refused)?;
+    }
+    match content.size {
+        Some(size) if wanted != Wanted::Whole => Ok(part(digest, content, size)),
+        Some(0) => empty(digest, content).await,
+        size => {
+            let mut answer = blob_answer(StatusCode::OK, digest, Content::Stream(content.stream));
+            answer.length = size;
+            Ok(answer)
+        }
+    }
+}
+
+/// A part for each range, where that can be; the first one is opened to learn the size.
+async fn several_parts(
+    door: Door,
+    ranges: &Several,
+    (ask, digest): (&Ask, Digest),
+) -> Result<Answer, Refusal> {
+    let opened = door.open(ranges.first(), ask.patience()).await;
+    let size = match &opened {
+        Ok(content) => content.size,
+        Err(OpenError::NotSatisfiable { size }) => Some(*size),
+        Err(error) => return Err(door.refusal(error)),
+    };
+    match (size.map(|size| (size, ranges.resolve(size))), opened) {
+        (Some((size, Parts::Each(parts))), Ok(first)) => {
+            let framing = Framing::new(digest, size, parts);
+            let (content_type, length) = (framing.content_type(), framing.length());
+            let content = Content::Stream(Box::pin(Byteranges::new(door, framing, first)));
+            let mut answer = blob_answer(StatusCode::PARTIAL_CONTENT, digest, content);
+            answer.set(header::CONTENT_TYPE, &content_type);
+            answer.length = Some(length);
+            Ok(answer)
+        }
+        (Some((_, Parts::NotSatisfiable)), Err(error)) => Err(door.refusal(&error)),
+        (Some(_) | None, first) => {
+            drop(first);
+            one_part(&door, Wanted::Whole, (ask, digest)).await
+        }
+    }
+}
+
 fn blob_answer(status: StatusCode, digest: Digest, content: Content) -> Answer {
     let mut answer = Answer::new(status, content);
-    answer.set(header::CONTENT_TYPE, "application/octet-stream");
+    answer.set(header::CONTENT_TYPE, BLOB_TYPE);
     answer.set(header::ACCEPT_RANGES, "bytes");
     answer.set(header::ETAG, &etag(digest));
     answer.set(DOCKER_CONTENT_DIGEST, &digest.to_string());

@@ -10,7 +10,8 @@ use protocol::{RegistryName, Repository};
 use swarm::open::Wanted;
 
 use crate::{
-    intercept, range,
+    intercept,
+    range::{self, Asked, Parts},
     rights::listed::{LISTED_MAX, listed},
     route::{Reference, RegistryRequest, Resource, RouteError, Router, Tag},
 };
@@ -61,7 +62,8 @@ pub fn router(input: &[u8]) {
 }
 
 /// `input` is the size of a body, and below it the `Range` headers. A part lies inside of the body
-/// and is not empty, and what was understood is understood again as it is written.
+/// and is not empty, several are no longer together than the body, and what was understood is
+/// understood again as it is written.
 pub fn range(input: &[u8]) {
     let Ok(text) = std::str::from_utf8(input) else {
         return;
@@ -70,16 +72,25 @@ pub fn range(input: &[u8]) {
     let Some(size) = lines.next().and_then(|line| line.parse::<u64>().ok()) else {
         return;
     };
-    let wanted = range::parse(lines, None, "");
-    if let Some(part) = wanted.resolve(size) {
-        assert!(part.end <= size, "{wanted:?}");
-        assert!(
-            part.start < part.end || wanted == Wanted::Whole,
-            "{wanted:?}"
-        );
+    let asked = range::parse(lines, None, "");
+    let parts = match &asked {
+        Asked::One(Wanted::Whole) => Vec::new(),
+        Asked::One(wanted) => wanted.resolve(size).into_iter().collect(),
+        Asked::Several(several) => match several.resolve(size) {
+            Parts::Each(parts) => parts,
+            Parts::Whole | Parts::NotSatisfiable => Vec::new(),
+        },
+    };
+    let sum: u128 = parts
+        .iter()
+        .map(|part| u128::from(part.end - part.start))
+        .sum();
+    assert!(sum <= u128::from(size), "{asked:?}");
+    for part in parts {
+        assert!(part.start < part.end && part.end <= size, "{asked:?}");
     }
-    if let Some(header) = range::header(wanted) {
-        assert_eq!(range::parse([header.as_str()], None, ""), wanted);
+    if let Some(header) = asked.header() {
+        assert_eq!(range::parse([header.as_str()], None, ""), asked);
     }
 }
 

@@ -4,9 +4,11 @@
 mod answer;
 mod blob;
 mod body;
+mod byteranges;
 pub mod challenge;
 pub mod client;
 pub mod config;
+mod door;
 pub mod engine;
 pub mod error;
 mod flights;

@@ -3,7 +3,11 @@
 //! No credential, no query and no address with a signature ever gets in here: a [`Record`] holds
 //! parsed names alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    ops::{Add, AddAssign},
+    sync::Arc,
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
@@ -59,6 +63,25 @@ impl BytesBy {
             (ByteOrigin::Swarm, self.swarm),
             (ByteOrigin::Source, self.source),
         ]
+    }
+}
+
+impl Add for BytesBy {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            hit: self.hit + other.hit,
+            joined: self.joined + other.joined,
+            swarm: self.swarm + other.swarm,
+            source: self.source + other.source,
+        }
+    }
+}
+
+impl AddAssign for BytesBy {
+    fn add_assign(&mut self, other: Self) {
+        *self = *self + other;
     }
 }
 

@@ -45,10 +45,12 @@ use tokio_util::sync::CancellationToken;
 pub(crate) const DEADLINE: Duration = Duration::from_secs(20);
 
 /// The swarm: contents by digest.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct FakeEngine {
     contents: Mutex<HashMap<Digest, FakeContent>>,
     pub(crate) opened: AtomicUsize,
+    /// After so many, it opens no more.
+    pub(crate) opens_max: AtomicUsize,
 }
 
 #[derive(Debug, Clone)]
@@ -146,7 +148,11 @@ impl Fixture {
         let config = raw
             .check(&surroundings)
             .map_err(|errors| anyhow!("{errors:?}"))?;
-        let engine = Arc::new(FakeEngine::default());
+        let engine = Arc::new(FakeEngine {
+            contents: Mutex::default(),
+            opened: AtomicUsize::new(0),
+            opens_max: AtomicUsize::new(usize::MAX),
+        });
         let upstream = Arc::new(FakeUpstream::new());
         let metrics = Metrics::new(&prometheus::Registry::new())?;
         let tunnels = Tunnels::new(&config.source, Vec::new());
@@ -260,7 +266,10 @@ impl FakeEngine {
 #[async_trait::async_trait]
 impl Engine for FakeEngine {
     async fn open(&self, request: OpenRequest, _: Patience) -> Result<OpenContent, OpenError> {
-        self.opened.fetch_add(1, Ordering::SeqCst);
+        let opened = self.opened.fetch_add(1, Ordering::SeqCst);
+        if self.opens_max.load(Ordering::SeqCst) <= opened {
+            return Err(OpenError::Overloaded);
+        }
         let Some(content) = self.find(request.task) else {
             return Err(OpenError::Source(Arc::new(status(404))));
         };

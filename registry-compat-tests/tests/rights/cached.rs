@@ -25,13 +25,14 @@ const UNREMEMBERED: &str = "allow_ttl = \"0s\"\ndeny_ttl = \"0s\"\npublic_ttl = 
 const LIMIT: Duration = Duration::from_secs(20);
 
 /// Ways to ask.
-const WAYS: [(&str, Option<&str>); 6] = [
+const WAYS: [(&str, Option<&str>); 7] = [
     ("GET", None),
     ("HEAD", None),
     ("GET", Some("bytes=0-")),
     ("GET", Some("bytes=0-99")),
     ("GET", Some("bytes=100-299999")),
     ("GET", Some("bytes=-100")),
+    ("GET", Some("bytes=0-99,100-299,5000-5999")),
 ];
 
 /// Everybody without a right, once each.

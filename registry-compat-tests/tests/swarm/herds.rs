@@ -8,10 +8,9 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use registry_compat_tests::{
     content::{digest_of, noise},
-    fault_registry::Asked,
     http::{Ending, Request},
     image::Blob,
     process::wait_until,
@@ -22,6 +21,7 @@ use tempfile::TempDir;
 use super::{HERD_LIMIT, Herd, Shape, Taken, can_herd, pull, source::Source};
 use crate::{
     pull::{digest_through, digest_while, joined},
+    runs::asked_once,
     stage::workspace,
     two_hosts::path,
 };
@@ -233,71 +233,7 @@ fn ranges(shape: Shape) -> Result<()> {
             .collect();
         readers.into_iter().try_for_each(joined)
     });
-    herd.told(acted.and_then(|()| asked_once(&source)))
-}
-
-/// Fails where two requests were for the same byte.
-///
-/// A request that whoever asked has cut short may have been for more: it goes to the end of the blob
-/// or of what its readers wanted when it began, and ends where they leave, or where what is ahead of
-/// it has been fetched already. So it counts for what the registry sent of it, and that may be more
-/// than was taken, by what lies in the buffers of one connection.
-fn asked_once(source: &Source) -> Result<()> {
-    const ON_THE_WAY: usize = 8 * MIB;
-    let size = source.blob.size as usize;
-    let runs: Result<Vec<_>> = source
-        .fetches()
-        .iter()
-        .map(|asked| Run::of(asked, size))
-        .collect();
-    let mut runs = runs?;
-    runs.sort_by_key(|run| run.asked.start);
-    eprintln!("asked {runs:?}");
-    for (at, first) in runs.iter().enumerate() {
-        let twice_max = if first.is_cut() { ON_THE_WAY } else { 0 };
-        for second in &runs[at + 1..] {
-            let end = first.sent().end.min(second.sent().end);
-            let twice = end.saturating_sub(second.asked.start);
-            ensure!(twice <= twice_max, "{twice} bytes twice: {runs:?}");
-        }
-    }
-    Ok(())
-}
-
-/// What the registry was asked for, and how much of it it sent.
-#[derive(Debug)]
-struct Run {
-    asked: std::ops::Range<usize>,
-    sent: usize,
-}
-
-impl Run {
-    fn of(fetch: &Asked, size: usize) -> Result<Self> {
-        let asked = match &fetch.range {
-            None => 0..size,
-            Some(range) => {
-                let range = range.strip_prefix("bytes=").context("no bytes")?;
-                let (first, last) = range.split_once('-').context("no range")?;
-                let end = match last {
-                    "" => size,
-                    last => last.parse::<usize>()? + 1,
-                };
-                first.parse()?..end
-            }
-        };
-        Ok(Self {
-            asked,
-            sent: fetch.sent,
-        })
-    }
-
-    fn is_cut(&self) -> bool {
-        self.sent < self.asked.len()
-    }
-
-    fn sent(&self) -> std::ops::Range<usize> {
-        self.asked.start..self.asked.start + self.sent
-    }
+    herd.told(acted.and_then(|()| asked_once(&source.fetches(), source.blob.size as usize)))
 }
 
 #[test]
