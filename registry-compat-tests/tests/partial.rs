@@ -3,6 +3,7 @@
 //! open ranges. The blob is cold, and the registry is asked for no more than they need.
 
 use std::{
+    net::SocketAddr,
     ops::Range,
     sync::atomic::{AtomicUsize, Ordering},
     thread,
@@ -227,5 +228,45 @@ fn the_parallel_pull_of_containerd_gets_every_chunk_and_costs_the_layer_once() -
         workers.into_iter().try_for_each(joined)
     })?;
     asked_once(&stage.registry.fetched(&digest), size)?;
+    stage.darter.stop()
+}
+
+/// The most that the kernel holds for one client of `proxy` that it has not taken, in bytes.
+fn held_back(proxy: SocketAddr) -> Result<usize> {
+    let table = std::fs::read_to_string("/proc/net/tcp")?;
+    let port = format!(":{:04X}", proxy.port());
+    let mut most = 0;
+    for line in table.lines().skip(1) {
+        let fields: Vec<_> = line.split_whitespace().collect();
+        let [_, local, _, _, queues, ..] = fields.as_slice() else {
+            continue;
+        };
+        if local.ends_with(&port) {
+            let (unsent, _) = queues.split_once(':').context("no queues")?;
+            most = most.max(usize::from_str_radix(unsent, 16)?);
+        }
+    }
+    Ok(most)
+}
+
+/// A client that reads an open range in small bites is always behind: what lies in between is what it
+/// was sent for nothing if it left.
+#[test]
+fn little_of_an_open_range_waits_in_the_kernel_for_its_client() -> Result<()> {
+    const HELD_MAX: usize = 512 << 10;
+    let stage = Stage::start(&[])?;
+    let bytes = noise("an open range", 24 * MIB)?;
+    let digest = digest_of(&bytes);
+    stage.registry.put_blob(&digest, bytes.clone());
+    let request = || Asker::Namespace.request("GET", &format!("blobs/{digest}"));
+    let whole = request().fetch(stage.proxy)?;
+    ensure!(whole.body == bytes, "{} bytes", whole.body.len());
+    let mut response = request().header("Range", "bytes=0-").send(stage.proxy)?;
+    let (mut most, bite) = (0, 32 << 10);
+    for _ in 0..12 * MIB / bite {
+        response.read_exactly(bite as u64)?;
+        most = most.max(held_back(stage.proxy)?);
+    }
+    ensure!(0 < most && most <= HELD_MAX, "{most} bytes were held back");
     stage.darter.stop()
 }
