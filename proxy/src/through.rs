@@ -1,7 +1,7 @@
 //! What is no pull: passed on to its registry as it is, both ways, while it arrives.
 //!
 //! The caller's credential is the registry's to judge. What a registry writes of its own addresses is
-//! read back into the form that the caller used; all else is untouched.
+//! read back into the form that the caller used. Headers go on as `hop.rs` says; all else is untouched.
 
 mod address;
 
@@ -19,7 +19,7 @@ use crate::{
     hop,
     manifest::shelf::TagName,
     passthrough::{Passing, next_page, without_namespace},
-    route::{Reference, Through},
+    route::{Form, Reference, Through},
     serve::Proxy,
     upstream,
 };
@@ -37,7 +37,10 @@ impl Proxy {
             form: through.form,
             registry: &through.registry,
         };
-        let mut headers = hop::request_headers(&ask.headers);
+        let mut headers = match through.form {
+            Form::Forward => hop::request_headers(&ask.headers),
+            Form::Ns | Form::Bare | Form::Prefix => hop::to_registry(&ask.headers),
+        };
         headers.remove(header::AUTHORIZATION);
         let request = PassRequest {
             registry: through.registry.clone(),
@@ -81,7 +84,10 @@ impl Proxy {
 }
 
 fn answer(ask: &Ask, seen: &Seen<'_>, response: PassResponse) -> Answer {
-    let mut headers = hop::end_to_end(&response.headers);
+    let mut headers = match seen.form {
+        Form::Forward => hop::end_to_end(&response.headers),
+        Form::Ns | Form::Bare | Form::Prefix => hop::from_registry(&response.headers),
+    };
     let length = headers
         .remove(header::CONTENT_LENGTH)
         .and_then(|value| value.to_str().ok()?.parse().ok());

@@ -52,6 +52,8 @@ pub struct Asked {
     pub accept: Option<String>,
     pub is_authorized: bool,
     pub agent: String,
+    /// The names of its headers, in lower case, as they came.
+    pub headers: Vec<String>,
     /// Bytes of the body that were sent.
     pub sent: usize,
     /// Since the start of the registry.
@@ -171,6 +173,11 @@ impl State {
             accept: text("accept"),
             is_authorized: head.header("authorization").is_some(),
             agent: text("user-agent").unwrap_or_default(),
+            headers: head
+                .headers
+                .iter()
+                .map(|(name, _)| name.to_lowercase())
+                .collect(),
             sent: 0,
             began: self.clock.elapsed(),
             ended: None,

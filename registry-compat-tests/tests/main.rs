@@ -10,6 +10,7 @@ mod drain;
 mod endpoints;
 mod faults;
 mod halfway;
+mod headers;
 mod herd;
 mod intercept;
 mod kill;

@@ -69,6 +69,8 @@ type Respond = dyn Fn(&UpstreamRequest) -> Result<UpstreamResponse, SourceError>
 /// The upstream: answers as the test says, when the test lets it.
 pub(crate) struct FakeUpstream {
     respond: Mutex<Arc<Respond>>,
+    /// The headers of what was passed on last.
+    pub(crate) passed: Mutex<HeaderMap>,
     pub(crate) asked: AtomicUsize,
     pub(crate) gate: Semaphore,
 }
@@ -358,6 +360,7 @@ impl FakeUpstream {
         let respond = Mutex::new(respond as Arc<Respond>);
         Self {
             respond,
+            passed: Mutex::default(),
             asked: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
         }
@@ -414,13 +417,17 @@ impl Upstream for FakeUpstream {
         Ok(TokenAnswer::Open)
     }
 
-    /// A registry that says yes to everything.
-    async fn pass(&self, _: PassRequest) -> Result<PassResponse, SourceError> {
+    /// A registry that says yes to everything, and gives each caller a cookie.
+    async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
+        if let Ok(mut passed) = self.passed.lock() {
+            *passed = request.headers;
+        }
         let body = Bytes::from_static(b"{}");
+        let cookie = HeaderValue::from_static("session=of-the-registry");
         let endpoint = "https://registry.example/".parse();
         Ok(PassResponse {
             status: StatusCode::OK,
-            headers: HeaderMap::new(),
+            headers: HeaderMap::from_iter([(http::header::SET_COOKIE, cookie)]),
             body: Body::new(stream::iter([Ok(body)])),
             endpoint: endpoint.map_err(|_| SourceError::Malformed("the endpoint"))?,
         })

@@ -6,4 +6,5 @@ mod fixture;
 mod intercepted;
 mod manifests;
 mod refusals;
+mod through;
 mod tunnels;
