@@ -1,15 +1,14 @@
 //! The admin port: `/livez` (which some tools know as `/healthz`), `/readyz` and `/metrics`.
 
-use std::{net::SocketAddr, sync::Arc};
+use std::sync::Arc;
 
 use futures_util::{FutureExt as _, future::BoxFuture};
 use http::{Method, StatusCode};
 use prometheus::{Registry, TextEncoder};
 use tokio::{net::TcpStream, sync::watch};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::Handler,
+    accept::{Handler, Visit},
     http_service::{self, Answer, answer, text},
 };
 
@@ -64,18 +63,14 @@ impl Admin {
 pub(crate) struct AdminHandler(pub(crate) Arc<Admin>);
 
 impl Handler for AdminHandler {
-    fn serve(
-        &self,
-        stream: TcpStream,
-        _peer: SocketAddr,
-        closing: CancellationToken,
-    ) -> BoxFuture<'static, ()> {
+    fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
+        visit.activity.begin();
         let admin = Arc::clone(&self.0);
         async move {
             let answer = |request: http::Request<_>| {
                 std::future::ready(admin.answer(request.method(), request.uri().path()))
             };
-            http_service::serve(stream, closing, answer).await;
+            http_service::serve(stream, visit.closing, answer).await;
         }
         .boxed()
     }

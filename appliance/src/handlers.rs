@@ -23,10 +23,9 @@ use scheduler::SchedulerService;
 use swarm::peer::PeerServer;
 use tokio::net::TcpStream;
 use tokio_rustls::{TlsAcceptor, server::TlsStream};
-use tokio_util::sync::CancellationToken;
 
 use crate::{
-    accept::Handler,
+    accept::{Handler, Visit},
     metrics::{RefusedFor, RefusedHosts},
 };
 
@@ -65,30 +64,32 @@ struct Door {
 // === impl ProxyHandler ===
 
 impl Handler for ProxyHandler {
-    fn serve(
-        &self,
-        stream: TcpStream,
-        client: SocketAddr,
-        closing: CancellationToken,
-    ) -> BoxFuture<'static, ()> {
+    fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
+        let Visit {
+            peer: client,
+            closing,
+            activity,
+        } = visit;
         let proxy = Arc::clone(&self.0);
         let Ok(own) = stream.local_addr() else {
             return future::ready(()).boxed();
         };
         let met = Met { client, own };
-        proxy.serve_connection(stream, met, closing).boxed()
+        proxy
+            .serve_connection(stream, met, closing, activity)
+            .boxed()
     }
 }
 
 // === impl RedirectedHandler ===
 
 impl Handler for RedirectedHandler {
-    fn serve(
-        &self,
-        stream: TcpStream,
-        client: SocketAddr,
-        closing: CancellationToken,
-    ) -> BoxFuture<'static, ()> {
+    fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
+        let Visit {
+            peer: client,
+            closing,
+            activity,
+        } = visit;
         let proxy = Arc::clone(&self.0);
         let ends = stream.local_addr().and_then(|own| {
             let original = original_destination(&stream, own)?;
@@ -96,7 +97,7 @@ impl Handler for RedirectedHandler {
         });
         match ends {
             Ok((met, original)) => proxy
-                .serve_redirected(stream, met, original, closing)
+                .serve_redirected(stream, met, original, closing, activity)
                 .boxed(),
             Err(error) => {
                 tracing::warn!(%client, %error, "a connection was not redirected here by the kernel");
@@ -128,17 +129,14 @@ impl PeerHandler {
 }
 
 impl Handler for PeerHandler {
-    fn serve(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        closing: CancellationToken,
-    ) -> BoxFuture<'static, ()> {
+    fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
+        let (address, closing) = (visit.peer, visit.closing);
         let (door, server) = (self.door.clone(), self.server.clone());
         let serving = async move {
             let Some((stream, peer)) = door.open(stream, address).await else {
                 return;
             };
+            visit.activity.begin();
             if stream.get_ref().1.alpn_protocol() == Some(grpc::ALPN) {
                 let served =
                     grpc::serve_availability(stream, peer, Arc::new(server), closing.cancelled())
@@ -171,17 +169,14 @@ impl SchedulerHandler {
 }
 
 impl Handler for SchedulerHandler {
-    fn serve(
-        &self,
-        stream: TcpStream,
-        address: SocketAddr,
-        closing: CancellationToken,
-    ) -> BoxFuture<'static, ()> {
+    fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
+        let (address, closing) = (visit.peer, visit.closing);
         let (door, services) = (self.door.clone(), self.services.clone());
         let serving = async move {
             let Some((stream, peer)) = door.open(stream, address).await else {
                 return;
             };
+            visit.activity.begin();
             let served = grpc::serve_scheduler(stream, peer, services, closing.cancelled()).await;
             tell(address, served);
         };

@@ -10,6 +10,7 @@ use crate::accept::ListenerName;
 pub(crate) struct Metrics {
     connections: IntCounterVec,
     open: IntGaugeVec,
+    shed: IntCounterVec,
     refused: IntCounterVec,
     reloads: IntCounterVec,
 }
@@ -45,6 +46,8 @@ pub(crate) enum RefusedFor {
 pub(crate) struct ListenerMetrics {
     total: prometheus::IntCounter,
     open: IntGauge,
+    /// Idle connections that were closed to make room for others.
+    pub(crate) shed: prometheus::IntCounter,
 }
 
 /// A connection that counts as open until it is dropped.
@@ -62,6 +65,13 @@ impl Metrics {
             )?,
             open: IntGaugeVec::new(
                 Opts::new("darter_connections_open", "connections open now"),
+                &["listener"],
+            )?,
+            shed: IntCounterVec::new(
+                Opts::new(
+                    "darter_connections_shed_total",
+                    "idle connections closed to make room for others",
+                ),
                 &["listener"],
             )?,
             refused: IntCounterVec::new(
@@ -86,6 +96,7 @@ impl Metrics {
         registry.register(Box::new(build))?;
         registry.register(Box::new(metrics.connections.clone()))?;
         registry.register(Box::new(metrics.open.clone()))?;
+        registry.register(Box::new(metrics.shed.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
         for outcome in [Reload::Applied, Reload::Refused] {
@@ -106,6 +117,7 @@ impl Metrics {
         ListenerMetrics {
             total: self.connections.with_label_values(&label),
             open: self.open.with_label_values(&label),
+            shed: self.shed.with_label_values(&label),
         }
     }
 

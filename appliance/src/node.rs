@@ -15,6 +15,7 @@ use crate::{
     config::Config,
     control,
     data_dir::DataDir,
+    descriptors,
     drain::{Drained, Group, Groups, StopSignals},
     handlers::{PeerHandler, ProxyHandler, RedirectedHandler, SchedulerHandler},
     listen::{self, Bound},
@@ -119,7 +120,7 @@ impl Node {
         let (phase, phase_seen) = watch::channel(Phase::Starting);
         let context = AcceptContext {
             groups: Groups::default(),
-            connections_max: config.connections_max,
+            connections_max: descriptors::connections(config.connections_max),
             metrics,
         };
         let admin = listen::bind_both_families("admin.listen", config.admin_listen)?;

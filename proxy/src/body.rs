@@ -13,6 +13,7 @@ use futures_util::Stream;
 use http_body::{Body, Frame, SizeHint};
 
 use crate::{
+    activity::Answering,
     error::Fault,
     line::{Cut, Ending},
     log::{BytesBy, Record},
@@ -48,6 +49,7 @@ pub(crate) struct AnswerBody {
     cut: Arc<Cut>,
     record: Record,
     is_cut: bool,
+    answering: Option<Answering>,
 }
 
 /// A body on a stream of its own ends before its end.
@@ -88,7 +90,13 @@ impl AnswerBody {
             cut,
             record,
             is_cut: false,
+            answering: None,
         }
+    }
+
+    /// With it the request is over.
+    pub(crate) fn ends(&mut self, answering: Answering) {
+        self.answering = Some(answering);
     }
 
     /// Stops the answer where it is. Nothing wakes the body again where the connection is about to

@@ -1,6 +1,7 @@
 //! The mirror: speaks the OCI distribution protocol to container runtimes, and gives every content
 //! through the swarm.
 
+mod activity;
 mod answer;
 mod blob;
 mod body;
@@ -31,6 +32,7 @@ mod through;
 mod upstream;
 mod upstream_proxy;
 
+pub use activity::Activity;
 pub use body::{BrokenOff, ContentStream};
 pub use config::{Config, RawConfig};
 pub use intercept::{CertificateError, Certificates, Met, Owner};

@@ -23,6 +23,8 @@ use tokio::{
     time::{Sleep, timeout},
 };
 
+use crate::activity::{Answering, Hold, Underway};
+
 /// A connection with the bytes that were read ahead of it.
 #[derive(Debug)]
 pub(crate) struct Line<S> {
@@ -33,18 +35,18 @@ pub(crate) struct Line<S> {
     stall: Option<Pin<Box<Sleep>>>,
 }
 
-/// Whether the body that is being written ends before its end.
-#[derive(Debug, Default)]
+/// Whether the body that is being written ends before its end, and what is under way beside it.
+#[derive(Debug)]
 pub(crate) struct Cut {
     state: AtomicU8,
     ending: Ending,
+    underway: Arc<Underway>,
 }
 
 /// How a body ends that is cut.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Ending {
     /// With its connection.
-    #[default]
     Fin,
     /// With its stream, one of many on a connection.
     Reset,
@@ -81,9 +83,20 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Line<S> {
         };
     }
 
+    /// What is under way on it.
+    pub(crate) fn underway(&self) -> &Arc<Underway> {
+        &self.cut.underway
+    }
+
+    /// Has it stay, whatever it waits for, until the hold is dropped.
+    pub(crate) fn hold(&self) -> Hold {
+        self.cut.underway.hold()
+    }
+
     /// Ends the connection in order. Errors mean that the client is gone, which is the aim.
     pub(crate) async fn close(mut self) {
         let _ = timeout(LINGER, self.stream.shutdown()).await;
+        self.cut.underway.left();
         let _ = timeout(LINGER, drain(&mut self.stream)).await;
     }
 }
@@ -162,12 +175,18 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for Line<S> {
 // === impl Cut ===
 
 impl Cut {
-    /// For a body on a stream of its own.
-    pub(crate) fn by_reset() -> Self {
-        Self {
-            ending: Ending::Reset,
-            ..Self::default()
-        }
+    pub(crate) fn new(ending: Ending, underway: Arc<Underway>) -> Arc<Self> {
+        let state = AtomicU8::new(0);
+        Arc::new(Self {
+            state,
+            ending,
+            underway,
+        })
+    }
+
+    /// A request has come.
+    pub(crate) fn begin(&self) -> Answering {
+        self.underway.begin()
     }
 
     /// The body yields nothing more, and its end was not reached; says how it ends.
@@ -185,6 +204,7 @@ impl Cut {
         let _ = self
             .state
             .compare_exchange(ASKED, FLUSHED, Ordering::AcqRel, Ordering::Acquire);
+        self.underway.left();
     }
 }
 

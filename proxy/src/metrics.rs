@@ -27,7 +27,7 @@ pub struct Metrics {
     /// Bodies that ended before their end.
     pub(crate) cut: IntCounter,
     /// Connections that are open.
-    pub(crate) connections: IntGauge,
+    connections: IntGauge,
     /// Connections that were meant for other hosts, by what became of them.
     connects: IntCounterVec,
     tunnel_bytes: IntCounterVec,
@@ -36,6 +36,10 @@ pub struct Metrics {
     /// Handshakes in which a client did not take the certificate of a local authority.
     pub(crate) rejections: IntCounter,
 }
+
+/// A connection that counts as open until it is dropped.
+#[derive(Debug)]
+pub(crate) struct OpenConnection(IntGauge);
 
 /// What became of a connection that was meant for another host.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -222,6 +226,11 @@ impl Metrics {
             .observe(total.as_secs_f64());
     }
 
+    pub(crate) fn connection(&self) -> OpenConnection {
+        self.connections.inc();
+        OpenConnection(self.connections.clone())
+    }
+
     pub(crate) fn bytes(&self, origin: ByteOrigin, bytes: u64) {
         self.bytes
             .with_label_values(&[origin.label()])
@@ -246,6 +255,14 @@ impl Metrics {
 
     pub(crate) fn tag(&self, answer: TagAnswer) {
         self.tags.with_label_values(&[answer.label()]).inc();
+    }
+}
+
+// === impl OpenConnection ===
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.0.dec();
     }
 }
 

@@ -27,12 +27,13 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
+    activity::{Activity, Underway},
     body::AnswerBody,
     challenge::Vouchers,
     config::Config,
     engine::{Engine, Upstream},
     intercept::{Certificates, Handover, Interceptor, Met, Next},
-    line::{Cut, Line},
+    line::{Cut, Ending, Line},
     manifest::tags::Tags,
     metrics::Metrics,
     rights::Rights,
@@ -122,17 +123,19 @@ impl Proxy {
     }
 
     /// Serves one connection until either side is done with it. When `shutdown` is cancelled, the
-    /// answer under way is finished and no further request is read.
+    /// answer under way is finished and no further request is read. `activity` is told what is under
+    /// way; while nothing is, the connection may be dropped.
     pub async fn serve_connection<S>(
         self: Arc<Self>,
         mut stream: S,
         met: Met,
         shutdown: CancellationToken,
+        activity: Arc<dyn Activity>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.metrics.connections.inc();
-        let cut = Arc::new(Cut::default());
+        let _open = self.metrics.connection();
+        let cut = Cut::new(Ending::Fin, Underway::new(activity));
         let mut first = [0; 1];
         let opened = tokio::select! {
             read = timeout(FIRST_BYTE_TIMEOUT, stream.read(&mut first)) => read,
@@ -168,7 +171,6 @@ impl Proxy {
         } else {
             line.close().await;
         }
-        self.metrics.connections.dec();
     }
 
     /// TLS on the mirror's own port, where that is wanted.
@@ -200,9 +202,11 @@ impl Proxy {
         let handover = Handover::default();
         let service = service_fn(|request: hyper::Request<hyper::body::Incoming>| {
             let (stage, cut) = (Arc::clone(stage), Arc::clone(&cut));
-            let handover = Arc::clone(&handover);
+            let (handover, answering) = (Arc::clone(&handover), cut.begin());
             Box::pin(async move {
-                Ok::<_, Infallible>(stage.respond(request, cut, Some(&handover)).await)
+                let mut response = stage.respond(request, cut, Some(&handover)).await;
+                response.body_mut().ends(answering);
+                Ok::<_, Infallible>(response)
             })
         });
         let mut connection = http1::Builder::new()

@@ -24,7 +24,7 @@ use super::{
     tunnel::Onward,
 };
 use crate::{
-    line::{Cut, Line},
+    line::{Cut, Ending, Line},
     metrics::ConnectWay,
     serve::{Proxy, Stage},
 };
@@ -144,7 +144,8 @@ impl Proxy {
             is_http2,
             is_tls: true,
         });
-        let cut = Arc::new(Cut::default());
+        let underway = stream.get_ref().0.underway();
+        let cut = Cut::new(Ending::Fin, Arc::clone(underway));
         let line = Line::new(
             stream,
             Bytes::new(),

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 use crate::{
-    line::{Cut, Line},
+    line::{Cut, Ending, Line},
     serve::{HEAD_LEN_MAX, Stage},
 };
 
@@ -49,12 +49,15 @@ where
         let config = stage.proxy.config();
         (config.idle_timeout, config.client_stall_timeout)
     };
+    let underway = Arc::clone(line.underway());
     let service = service_fn(move |request| {
         let (stage, pulse) = (Arc::clone(&stage), Arc::clone(&pulse));
+        let cut = Cut::new(Ending::Reset, Arc::clone(&underway));
+        let answering = cut.begin();
         async move {
             beat(&pulse);
-            let cut = Arc::new(Cut::by_reset());
-            let response = Box::pin(stage.respond(request, cut, None)).await;
+            let mut response = Box::pin(stage.respond(request, cut, None)).await;
+            response.body_mut().ends(answering);
             Ok::<_, Infallible>(response.map(|body| {
                 body.map_frame(move |frame| {
                     beat(&pulse);

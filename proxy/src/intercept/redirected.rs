@@ -14,7 +14,8 @@ use super::{
     tunnel::Onward,
 };
 use crate::{
-    line::{Cut, Line},
+    activity::{Activity, Underway},
+    line::{Cut, Ending, Line},
     metrics::ConnectWay,
     serve::Proxy,
 };
@@ -29,25 +30,26 @@ impl Proxy {
         met: Met,
         original: SocketAddr,
         shutdown: CancellationToken,
+        activity: Arc<dyn Activity>,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        self.metrics.connections.inc();
-        self.redirect(stream, met, original, &shutdown).await;
-        self.metrics.connections.dec();
+        let _open = self.metrics.connection();
+        let stall_limit = self.config().client_stall_timeout;
+        let cut = Cut::new(Ending::Fin, Underway::new(activity));
+        let line = Line::new(stream, Bytes::new(), cut, stall_limit);
+        self.redirect(line, met, original, &shutdown).await;
     }
 
     async fn redirect<S>(
         self: &Arc<Self>,
-        stream: S,
+        mut line: Line<S>,
         met: Met,
         original: SocketAddr,
         shutdown: &CancellationToken,
     ) where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let stall_limit = self.config().client_stall_timeout;
-        let mut line = Line::new(stream, Bytes::new(), Arc::<Cut>::default(), stall_limit);
         let place = Place::from(original);
         let opening = read_opening(&mut line).await;
         if opening == Opening::Incomplete {

@@ -95,6 +95,7 @@ impl Proxy {
     ) where
         S: AsyncRead + AsyncWrite + Unpin,
     {
+        let hold = line.hold();
         let Onward { place, far, reach } = onward;
         let far = match far {
             Some(far) => Ok(far),
@@ -119,6 +120,7 @@ impl Proxy {
                 tracing::info!(client = %met.client.ip(), host = %place, %error, "tunnel refused");
             }
         }
+        drop(hold);
         line.close().await;
     }
 }

@@ -10,7 +10,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{DEADLINE, FakeContent, Fixture, Reply, met};
+use crate::fixture::{DEADLINE, FakeContent, Fixture, Reply, Watched, met, unwatched};
 
 /// A real socket to the proxy, since only the kernel sends RST.
 async fn connect(
@@ -21,7 +21,12 @@ async fn connect(
     let client = TcpStream::connect(listener.local_addr()?).await?;
     let (server, _) = listener.accept().await?;
     let shutdown = CancellationToken::new();
-    serving.spawn(Arc::clone(&fixture.proxy).serve_connection(server, met(), shutdown.clone()));
+    serving.spawn(Arc::clone(&fixture.proxy).serve_connection(
+        server,
+        met(),
+        shutdown.clone(),
+        unwatched(),
+    ));
     Ok((client, shutdown))
 }
 
@@ -126,6 +131,36 @@ async fn a_connection_is_used_again_until_the_proxy_stops() -> anyhow::Result<()
     assert!(read_to_end(&mut client).await?.is_empty());
     drop(client);
     timeout(DEADLINE, serving.join_next()).await?;
+    Ok(())
+}
+
+/// Whoever accepted a connection may drop it while nothing is under way: nothing is lost then.
+#[tokio::test]
+async fn a_request_is_under_way_until_its_answer_has_left() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    // The kernel takes so few bytes that the answer is over long before it has left.
+    let (mut client, server) = tokio::io::duplex(16);
+    let (watched, shutdown) = (unwatched(), CancellationToken::new());
+    let proxy = Arc::clone(&fixture.proxy);
+    let activity = Arc::<Watched>::clone(&watched);
+    let mut serving = JoinSet::new();
+    serving.spawn(proxy.serve_connection(server, met(), shutdown.clone(), activity));
+    for _ in 0..2 {
+        let (begin, end) = ("GET /v2/ HTTP/1.1\r\nHost: x\r\n", "\r\n");
+        client.write_all(begin.as_bytes()).await?;
+        assert_eq!(*watched.0.borrow(), 0, "half a head is no request");
+        client.write_all(end.as_bytes()).await?;
+        watched.comes_to(1).await?;
+        let mut answer = [0; 64];
+        timeout(DEADLINE, client.read_exact(&mut answer)).await??;
+        assert_eq!(*watched.0.borrow(), 1, "more of it is to come");
+        let mut answer = answer.to_vec();
+        while !answer.ends_with(b"{}") {
+            answer.push(timeout(DEADLINE, client.read_u8()).await??);
+        }
+        watched.comes_to(0).await?;
+    }
     Ok(())
 }
 

@@ -20,8 +20,8 @@ use futures_util::{Stream, stream};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use protocol::{Digest, RegistryName, TaskId, Visibility};
 use proxy::{
-    BrokenOff, BytesBy, CertificateError, Certificates, ContentStream, Met, Metrics, Owner, Parts,
-    Proxy, RawConfig,
+    Activity, BrokenOff, BytesBy, CertificateError, Certificates, ContentStream, Met, Metrics,
+    Owner, Parts, Proxy, RawConfig,
     config::Surroundings,
     engine::{Engine, OpenContent, Upstream},
     error::Fault,
@@ -37,7 +37,7 @@ use swarm::{
 };
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
-    sync::Semaphore,
+    sync::{Semaphore, watch},
 };
 use tokio_util::sync::CancellationToken;
 
@@ -119,6 +119,36 @@ pub(crate) fn met() -> Met {
     }
 }
 
+/// Counts what is under way on a connection.
+#[derive(Debug)]
+pub(crate) struct Watched(pub(crate) watch::Sender<i32>);
+
+/// For connections of which nobody asks whether they are idle.
+pub(crate) fn unwatched() -> Arc<Watched> {
+    Arc::new(Watched(watch::Sender::new(0)))
+}
+
+impl Watched {
+    /// Waits until so many things are under way.
+    pub(crate) async fn comes_to(&self, count: i32) -> anyhow::Result<()> {
+        let mut seen = self.0.subscribe();
+        let reached = seen.wait_for(|seen| *seen == count);
+        let reached = tokio::time::timeout(DEADLINE, reached).await;
+        reached.with_context(|| format!("never {count} but {}", *self.0.borrow()))??;
+        Ok(())
+    }
+}
+
+impl Activity for Watched {
+    fn begin(&self) {
+        self.0.send_modify(|count| *count += 1);
+    }
+
+    fn end(&self) {
+        self.0.send_modify(|count| *count -= 1);
+    }
+}
+
 /// The time stands still.
 fn clock() -> SystemTime {
     UNIX_EPOCH + Duration::from_secs(1_000_000)
@@ -196,8 +226,12 @@ impl Fixture {
     /// Everything that is answered to `request`, until the proxy ends the connection.
     pub(crate) async fn exchange(&self, request: &[u8]) -> anyhow::Result<Vec<u8>> {
         let (mut client, server) = tokio::io::duplex(64 * 1024);
-        let serving =
-            Arc::clone(&self.proxy).serve_connection(server, met(), CancellationToken::new());
+        let serving = Arc::clone(&self.proxy).serve_connection(
+            server,
+            met(),
+            CancellationToken::new(),
+            unwatched(),
+        );
         let asking = async {
             client.write_all(request).await?;
             let mut answer = Vec::new();

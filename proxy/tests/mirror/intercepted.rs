@@ -23,13 +23,14 @@ use rustls::{
 use rustls_pki_types::{CertificateDer, ServerName};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
+    sync::Semaphore,
     task::JoinSet,
     time::timeout,
 };
 use tokio_rustls::TlsConnector;
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{DEADLINE, FakeContent, Fixture, met, status};
+use crate::fixture::{DEADLINE, FakeContent, Fixture, Watched, met, status, unwatched};
 
 /// One certificate for whatever name, as the test's client trusts it.
 #[derive(Debug)]
@@ -45,6 +46,7 @@ struct Inside {
     /// The proxy's side and the client's connection; each ends when the connection does.
     running: JoinSet<anyhow::Result<()>>,
     shutdown: CancellationToken,
+    watched: Arc<Watched>,
     _directory: tempfile::TempDir,
 }
 
@@ -98,7 +100,9 @@ impl Inside {
         let (mut near, far) = tokio::io::duplex(64 * 1024);
         let shutdown = CancellationToken::new();
         let mut running = JoinSet::new();
-        let serving = Arc::clone(&fixture.proxy).serve_connection(far, met(), shutdown.clone());
+        let (proxy, watched) = (Arc::clone(&fixture.proxy), unwatched());
+        let activity = Arc::<Watched>::clone(&watched);
+        let serving = proxy.serve_connection(far, met(), shutdown.clone(), activity);
         running.spawn(async move {
             serving.await;
             Ok(())
@@ -126,6 +130,7 @@ impl Inside {
             client,
             running,
             shutdown,
+            watched,
             _directory: directory,
         })
     }
@@ -212,6 +217,31 @@ async fn a_connection_that_nobody_uses_is_closed() -> anyhow::Result<()> {
     whole(inside.get("quay.io", "/v2/").await?).await?;
     tokio::time::sleep(idle + Duration::from_secs(1)).await;
     inside.is_over().await
+}
+
+#[tokio::test]
+async fn each_stream_is_under_way_until_it_is_answered_or_given_up() -> anyhow::Result<()> {
+    let mut inside = Inside::open().await?;
+    let gate = Arc::clone(&inside.fixture.upstream);
+    gate.gate.forget_permits(Semaphore::MAX_PERMITS);
+    inside.watched.comes_to(0).await?;
+    let request = || Request::get("https://quay.io/v2/a/b/manifests/v1").body(Empty::new());
+    let mut asking = JoinSet::new();
+    for count in 1..=2 {
+        inside.client.ready().await?;
+        asking.spawn(inside.client.send_request(request()?));
+        inside.watched.comes_to(count).await?;
+    }
+    let one = asking.spawn(inside.client.send_request(request()?));
+    inside.watched.comes_to(3).await?;
+    one.abort();
+    inside.watched.comes_to(2).await?;
+    gate.gate.add_permits(Semaphore::MAX_PERMITS);
+    timeout(DEADLINE, async {
+        while asking.join_next().await.is_some() {}
+    })
+    .await?;
+    inside.watched.comes_to(0).await
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use tokio::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::fixture::{DEADLINE, Fixture, met};
+use crate::fixture::{DEADLINE, Fixture, Watched, met, unwatched};
 
 /// A tunnel through a proxy: what the client holds, what the far end holds, and what tells the proxy
 /// to drain.
@@ -23,6 +23,7 @@ struct Tunnel {
     far: TcpStream,
     shutdown: CancellationToken,
     serving: JoinSet<()>,
+    watched: Arc<Watched>,
     _directory: tempfile::TempDir,
 }
 
@@ -55,8 +56,9 @@ impl Tunnel {
         let (server, _) = own.accept().await?;
         let shutdown = CancellationToken::new();
         let mut serving = JoinSet::new();
-        let proxy = Arc::clone(&fixture.proxy);
-        serving.spawn(proxy.serve_connection(server, met(), shutdown.clone()));
+        let (proxy, watched) = (Arc::clone(&fixture.proxy), unwatched());
+        let activity = Arc::<Watched>::clone(&watched);
+        serving.spawn(proxy.serve_connection(server, met(), shutdown.clone(), activity));
         let head = format!("CONNECT {address} HTTP/1.1\r\nHost: {address}\r\n\r\n");
         client.write_all(&[head.as_bytes(), early].concat()).await?;
         let (far, _) = timeout(DEADLINE, listener.accept()).await??;
@@ -75,6 +77,7 @@ impl Tunnel {
             far,
             shutdown,
             serving,
+            watched,
             _directory: directory,
         })
     }
@@ -108,6 +111,18 @@ async fn each_side_ends_its_half_when_it_has_said_all() -> anyhow::Result<()> {
     sent?;
     assert!(read? == answer);
     tunnel.is_over().await
+}
+
+#[tokio::test]
+async fn a_tunnel_is_under_way_for_as_long_as_there_is_one() -> anyhow::Result<()> {
+    let mut tunnel = Tunnel::open(b"").await?;
+    tunnel.client.write_all(b"x").await?;
+    assert_eq!(timeout(DEADLINE, tunnel.far.read_u8()).await??, b'x');
+    assert_eq!(*tunnel.watched.0.borrow(), 1);
+    tunnel.client.shutdown().await?;
+    tunnel.far.shutdown().await?;
+    tunnel.is_over().await?;
+    tunnel.watched.comes_to(0).await
 }
 
 #[tokio::test]
@@ -200,7 +215,7 @@ async fn nobody_is_asked_for_a_client_that_leaves_without_a_word() -> anyhow::Re
     let fixture = Fixture::with(directory.path(), raw).await?;
     let (mut client, server) = tokio::io::duplex(1024);
     let shutdown = CancellationToken::new();
-    let serving = Arc::clone(&fixture.proxy).serve_connection(server, met(), shutdown);
+    let serving = Arc::clone(&fixture.proxy).serve_connection(server, met(), shutdown, unwatched());
     let asking = async {
         let head = format!("CONNECT {address} HTTP/1.1\r\nHost: x\r\n\r\n");
         client.write_all(head.as_bytes()).await?;
@@ -226,7 +241,7 @@ async fn asked_from_elsewhere(proxy: &str, target: &str) -> anyhow::Result<u16> 
     };
     let shutdown = CancellationToken::new();
     let proxy = Arc::clone(&fixture.proxy);
-    let serving = proxy.serve_connection(server, elsewhere, shutdown.clone());
+    let serving = proxy.serve_connection(server, elsewhere, shutdown.clone(), unwatched());
     let asking = async {
         let head = format!("CONNECT {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         client.write_all(head.as_bytes()).await?;

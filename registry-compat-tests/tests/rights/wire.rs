@@ -2,17 +2,28 @@
 //! each answered at most once, and other clients are served.
 
 use std::{
+    fs,
     io::{ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use registry_compat_tests::{can_run, http::Request, process::Stopwatch};
+use anyhow::{Context as _, Result, bail, ensure};
+use registry_compat_tests::{
+    can_run,
+    content::{digest_of, noise},
+    http::Request,
+    process::Stopwatch,
+};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
-use tokio::{io::AsyncWriteExt as _, task::JoinSet, time::timeout};
+use tokio::{
+    io::{AsyncReadExt as _, AsyncWriteExt as _},
+    runtime::Runtime,
+    task::JoinSet,
+    time::timeout,
+};
 
-use super::Stage;
+use super::{Form, Stage};
 
 /// What is wrong, what comes after the request line, and the statuses that may come back.
 type Case = (&'static str, String, &'static [u16]);
@@ -21,12 +32,18 @@ type Case = (&'static str, String, &'static [u16]);
 const SMUGGLED: &str =
     "GET /v2/team/own/manifests/smuggled?ns=registry.test HTTP/1.1\r\nHost: x\r\n\r\n";
 
-/// The connections of the test that never say anything whole.
+/// Connections on which nothing is under way.
 const IDLE: usize = 10_000;
-/// How long a connection may take to be made; those that wait for room are made all the same.
-const CONNECT_LIMIT: Duration = Duration::from_secs(4);
+/// Bytes of a body that is under way meanwhile: more than the kernel takes for a client.
+const RUNNING: usize = 64 << 20;
+/// So many files and sockets are few, and enough for a node without connections.
+const FEW: u64 = 200;
+/// Connections that are opened at once.
+const WAVE: usize = 64;
 /// What a client is ready to wait for.
 const CLIENT_LIMIT: Duration = Duration::from_secs(25);
+/// What it does not notice.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// Everything that comes back until the connection ends or is silent.
 fn answers(address: SocketAddr, request: &[u8]) -> Result<String> {
@@ -193,12 +210,8 @@ fn a_head_that_comes_byte_by_byte_ends_in_time() -> Result<()> {
     stage.darter.stop()
 }
 
-/// More than Darter holds at once: who really asks is served when those are over that say nothing.
-#[test]
-fn ten_thousand_connections_that_say_nothing_whole_keep_nobody_out_for_long() -> Result<()> {
-    if !can_run(&["docker-registry"])? {
-        return Ok(());
-    }
+/// More files and sockets than this process needs for all connections.
+fn allow_descriptors() -> Result<()> {
     let wanted = IDLE as u64 + 1_000;
     let had = getrlimit(Resource::Nofile);
     if had.current.is_some_and(|current| current < wanted) {
@@ -211,35 +224,134 @@ fn ten_thousand_connections_that_say_nothing_whole_keep_nobody_out_for_long() ->
             },
         )?;
     }
-    let stage = Stage::start("idle_timeout = \"3s\"")?;
+    Ok(())
+}
+
+/// A connection on which nothing is under way: each second one has said nothing, the others have
+/// begun a request, or were answered one.
+async fn idle(proxy: SocketAddr, nth: usize) -> Result<tokio::net::TcpStream> {
+    let mut stream = tokio::net::TcpStream::connect(proxy).await?;
+    match nth % 4 {
+        1 => stream.write_all(b"G").await?,
+        3 => {
+            let ping = b"GET /v2/ HTTP/1.1\r\nHost: x\r\n\r\n";
+            stream.write_all(ping).await?;
+            let mut answer = Vec::new();
+            while !answer.ends_with(b"{}") {
+                ensure!(stream.read_buf(&mut answer).await? > 0, "not answered");
+            }
+        }
+        _ => {}
+    }
+    Ok(stream)
+}
+
+/// Opens `count` idle connections, few at a time: each has said what it has to say before it is let go.
+fn crowd(runtime: &Runtime, proxy: SocketAddr, count: usize) -> Result<Vec<tokio::net::TcpStream>> {
+    let mut open = Vec::new();
+    runtime.block_on(async {
+        while open.len() < count {
+            let wave = open.len()..count.min(open.len() + WAVE);
+            let mut opening = JoinSet::new();
+            for nth in wave {
+                opening.spawn(timeout(CLIENT_LIMIT, idle(proxy, nth)));
+            }
+            while let Some(opened) = opening.join_next().await {
+                open.push(opened??.context("in a crowd of idle connections")?);
+            }
+        }
+        Ok(open)
+    })
+}
+
+/// How many of `open` were ended; all of them in order.
+fn ended(open: Vec<tokio::net::TcpStream>) -> Result<usize> {
+    let mut ended = 0;
+    for stream in open {
+        match stream.into_std()?.read(&mut [0; 16]) {
+            Ok(0) => ended += 1,
+            Ok(_) => bail!("something was said to an idle connection"),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) => bail!("an idle connection was not ended in order: {error}"),
+        }
+    }
+    Ok(ended)
+}
+
+/// More than Darter holds at once, while it would wait two minutes for each of them: who really asks
+/// is answered, and what runs is left alone.
+#[test]
+fn ten_thousand_idle_connections_keep_nobody_waiting() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    allow_descriptors()?;
+    let stage = Stage::start("")?;
+    let bytes = noise("a body under way", RUNNING)?;
+    let digest = digest_of(&bytes);
+    let file = stage.home().join("blob");
+    fs::write(&file, &bytes)?;
+    stage
+        .registry
+        .behind()
+        .push_blob("team/open", &digest, &file)?;
+    let place = ("registry.test", "team/open");
+    let running = Form::Ns.request("GET", place, &format!("blobs/{digest}"));
+    let mut running = running.send(stage.proxy)?;
+    let begun = running.read_exactly(100_000)?;
+
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()?;
     let watch = Stopwatch::start();
-    let open = runtime.block_on(async {
-        let mut opening = JoinSet::new();
-        for _ in 0..IDLE {
-            opening.spawn(async move {
-                let opened = timeout(CONNECT_LIMIT, tokio::net::TcpStream::connect(stage.proxy));
-                let mut stream = opened.await.ok()?.ok()?;
-                stream.write_all(b"G").await.ok()?;
-                Some(stream)
-            });
-        }
-        let opened = opening.join_all().await;
-        opened.into_iter().flatten().collect::<Vec<_>>()
-    });
-    ensure!(open.len() > 4096, "no more than {} were opened", open.len());
+    let open = crowd(&runtime, stage.proxy, IDLE)?;
     let opened_in = watch.elapsed();
     let watch = Stopwatch::start();
     let whole = Request::get("/v2/").fetch(stage.proxy)?;
     let waited = watch.elapsed();
     ensure!(whole.status == 200, "{}", whole.status);
-    let told = format!(
-        "{} open after {opened_in:?}, served after {waited:?}",
-        open.len()
+    let told = format!("opened in {opened_in:?}, served after {waited:?}");
+    ensure!(waited < MOMENT, "{told}");
+    let shed = stage
+        .darter
+        .metric("darter_connections_shed_total{listener=\"proxy\"")?;
+    let held = stage
+        .darter
+        .metric("darter_connections_open{listener=\"proxy\"")?;
+    let ended = ended(open)?;
+    let surplus = (IDLE - 4096) as f64;
+    ensure!(
+        held <= 4096.0 && shed >= surplus && ended as f64 >= surplus,
+        "{held} are open, {shed} were let go, {ended} have ended; {told}"
     );
-    ensure!(waited < CLIENT_LIMIT, "{told}");
-    drop(open);
+    let rest = running.whole()?;
+    ensure!(
+        [begun, rest.body].concat() == bytes,
+        "the body under way broke"
+    );
     stage.darter.stop().context(told)
+}
+
+/// The same where it is not the bound that is reached but that on files and sockets.
+#[test]
+fn idle_connections_give_back_the_descriptors_that_others_need() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    let stage = Stage::start("")?;
+    stage.darter.limit_descriptors(FEW)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let open = crowd(&runtime, stage.proxy, 3 * FEW as usize)?;
+    let watch = Stopwatch::start();
+    let whole = Request::get("/v2/").fetch(stage.proxy)?;
+    let waited = watch.elapsed();
+    ensure!(
+        whole.status == 200 && waited < MOMENT,
+        "{} after {waited:?}",
+        whole.status
+    );
+    ensure!(ended(open)? > 0, "none was let go");
+    stage.darter.stop()
 }
