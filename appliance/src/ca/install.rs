@@ -36,6 +36,10 @@ const HUB_IN_DOCKERD: &str = "dockerd takes no authority for docker.io but the s
     directory of its own: Environment=SSL_CERT_DIR=/etc/darter/trust:/etc/ssl/certs, with what \
     `darter ca show docker.io` prints in /etc/darter/trust/darter-ca.pem, and restart docker";
 
+const IN_REGISTRIES_YAML: &str = "k3s and rke2 name authorities in their registries.yaml: below `configs:` and \
+    the registry, `tls: {ca_file: FILE}`, with what `darter ca show REGISTRY` prints in that file. \
+    As a mirror Darter needs no certificate there (`darter setup k3s`)";
+
 /// Where `runtime` takes the authority of `registry` from, or why there is no such place.
 pub(super) fn placement(
     runtime: Runtime,
@@ -55,6 +59,7 @@ pub(super) fn placement(
         )),
         Runtime::Containerd => Ok(containerd(registry)),
         Runtime::Buildkit => Ok(buildkit(registry)),
+        Runtime::K3s | Runtime::Rke2 => Err(IN_REGISTRIES_YAML),
     }
 }
 

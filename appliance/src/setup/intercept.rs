@@ -8,9 +8,10 @@ use swarm::source::Pattern;
 use super::{
     edit::{self, Edit, OWN_HEADER},
     plan::{
-        ANY, BUILDKITD, DAEMON_JSON, Ground, Part, Plan, PlanError, Registry, Runtime, Wish,
+        ANY, BUILDKITD, DAEMON_JSON, Ground, K3S, Part, Plan, PlanError, RKE2, Registry, Wish,
         hosts_directory, hosts_file,
     },
+    runtime::Runtime,
 };
 
 const CONTAINERS_PROXY: &str = "/etc/containers/containers.conf.d/50-darter.conf";
@@ -26,10 +27,21 @@ pub(super) fn plan(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> 
         Runtime::Docker | Runtime::Containerd | Runtime::Crio | Runtime::Buildkit => {
             service_proxy(wish, ground)?
         }
+        Runtime::K3s => return Err(not_here(K3S)),
+        Runtime::Rke2 => return Err(not_here(RKE2)),
     };
     plan.parts.extend(parts);
     plan.notes.extend(notes);
     Ok(plan)
+}
+
+/// Of a service that gives its runtime its own environment and trust.
+fn not_here(path: &str) -> PlanError {
+    let problem = "this service would be given the proxy for all that it does: use --mode mirror";
+    PlanError {
+        path: PathBuf::from(path),
+        problem: problem.to_owned(),
+    }
 }
 
 /// The registries of `texts`, as `[proxy] intercept` has them, that are no patterns.
@@ -163,7 +175,7 @@ fn service_proxy(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> {
         Runtime::Containerd => Some("systemctl daemon-reload && systemctl restart containerd"),
         Runtime::Crio => Some("systemctl daemon-reload && systemctl restart crio"),
         Runtime::Buildkit => Some("systemctl daemon-reload && systemctl restart buildkit"),
-        Runtime::Podman => None,
+        Runtime::Podman | Runtime::K3s | Runtime::Rke2 => None,
     };
     Ok(Plan::of(&path, Edit::Own { text }, then))
 }

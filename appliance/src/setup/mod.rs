@@ -11,13 +11,14 @@ mod intercept;
 mod plan;
 mod record;
 mod run;
+mod runtime;
 mod state;
 mod wish;
 
 use std::path::{Path, PathBuf};
 
-pub(crate) use plan::Runtime;
 pub(crate) use run::run;
+pub(crate) use runtime::Runtime;
 pub(crate) use state::{State, is_installed, state};
 
 /// How a runtime reaches the proxy.

@@ -8,17 +8,8 @@ use super::{
     Mode,
     edit::{self, CERTS_DIR, ConfigPath, Edit, EditError, FoundPath, OWN_HEADER},
     intercept,
+    runtime::Runtime,
 };
-
-/// A container runtime that can be pointed here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
-pub(crate) enum Runtime {
-    Docker,
-    Containerd,
-    Podman,
-    Crio,
-    Buildkit,
-}
 
 /// A registry, as image names spell it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -82,8 +73,13 @@ pub(crate) struct Ground<'a> {
 
 pub(super) const DAEMON_JSON: &str = "/etc/docker/daemon.json";
 const CONTAINERD_CONFIG: &str = "/etc/containerd/config.toml";
-const CONTAINERS_MIRRORS: &str = "/etc/containers/registries.conf.d/50-darter.conf";
+pub(super) const CONTAINERS_MIRRORS: &str = "/etc/containers/registries.conf.d/50-darter.conf";
 pub(super) const BUILDKITD: &str = "/etc/buildkit/buildkitd.toml";
+
+pub(super) const K3S: &str = "/etc/rancher/k3s/registries.yaml";
+pub(super) const RKE2: &str = "/etc/rancher/rke2/registries.yaml";
+const RESTART_K3S: &str = "systemctl restart k3s, or k3s-agent on an agent";
+const RESTART_RKE2: &str = "systemctl restart rke2-server, or rke2-agent on an agent";
 
 /// The one registry that docker asks mirrors for.
 pub(crate) const DOCKER_HUB: &str = "docker.io";
@@ -102,13 +98,17 @@ pub(crate) fn plan(wish: &Wish, ground: &Ground<'_>) -> Result<Plan, PlanError> 
         (Mode::Mirror, Runtime::Podman) => Ok(containers_mirror(wish, None)),
         (Mode::Mirror, Runtime::Crio) => Ok(containers_mirror(wish, Some("systemctl reload crio"))),
         (Mode::Mirror, Runtime::Buildkit) => Ok(buildkit_mirror(wish)),
+        (Mode::Mirror, Runtime::K3s) => Ok(rancher_mirror(wish, K3S, RESTART_K3S)),
+        (Mode::Mirror, Runtime::Rke2) => Ok(rancher_mirror(wish, RKE2, RESTART_RKE2)),
         (
             Mode::Intercept,
             Runtime::Docker
             | Runtime::Containerd
             | Runtime::Podman
             | Runtime::Crio
-            | Runtime::Buildkit,
+            | Runtime::Buildkit
+            | Runtime::K3s
+            | Runtime::Rke2,
         ) => intercept::plan(wish, ground),
     }
 }
@@ -218,6 +218,19 @@ fn containers_mirror(wish: &Wish, then: Option<&'static str>) -> Plan {
     Plan { notes, ..plan }
 }
 
+/// The `registries.yaml` of k3s and rke2, from which they make the `hosts.toml` files of their containerd.
+fn rancher_mirror(wish: &Wish, path: &str, restart: &'static str) -> Plan {
+    let named = wish.registries.iter().map(|one| match one.name.as_str() {
+        ANY => "*".to_owned(),
+        name => name.to_owned(),
+    });
+    let edit = Edit::RegistriesYaml {
+        url: wish.url(),
+        registries: named.collect(),
+    };
+    Plan::of(path, edit, Some(restart))
+}
+
 fn buildkit_mirror(wish: &Wish) -> Plan {
     let edit = Edit::BuildkitMirrors {
         authority: wish.authority(),
@@ -232,82 +245,6 @@ fn buildkit_mirror(wish: &Wish) -> Plan {
         "a builder in a container has a loopback of its own: docker buildx create --driver-opt network=host --buildkitd-config {BUILDKITD}"
     ));
     plan
-}
-
-// === impl Runtime ===
-
-impl Runtime {
-    pub(crate) const ALL: [Self; 5] = [
-        Self::Docker,
-        Self::Containerd,
-        Self::Podman,
-        Self::Crio,
-        Self::Buildkit,
-    ];
-
-    pub(crate) fn as_str(self) -> &'static str {
-        match self {
-            Self::Docker => "docker",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-            Self::Crio => "crio",
-            Self::Buildkit => "buildkit",
-        }
-    }
-
-    /// The program by which it is told that the runtime is installed.
-    pub(super) fn program(self) -> &'static str {
-        match self {
-            Self::Docker => "dockerd",
-            Self::Containerd => "containerd",
-            Self::Podman => "podman",
-            Self::Crio => "crio",
-            Self::Buildkit => "buildkitd",
-        }
-    }
-
-    /// Where people point it here by hand.
-    pub(super) fn customary_files(self) -> &'static [&'static str] {
-        match self {
-            Self::Docker => &[DAEMON_JSON],
-            Self::Containerd => &[
-                "/etc/containerd/certs.d/_default/hosts.toml",
-                "/etc/containerd/certs.d/docker.io/hosts.toml",
-            ],
-            Self::Podman | Self::Crio => &[CONTAINERS_MIRRORS, "/etc/containers/registries.conf"],
-            Self::Buildkit => &[BUILDKITD],
-        }
-    }
-
-    /// The registries that are mirrored where none are named: for docker the one that it can, for
-    /// containerd everything else too, since it names the registry in each request.
-    pub(crate) fn default_registries(self, configured: &[Registry]) -> Vec<Registry> {
-        let hub = Registry::well_known(DOCKER_HUB);
-        let hub = configured
-            .iter()
-            .find(|registry| registry.name == DOCKER_HUB)
-            .cloned()
-            .unwrap_or(hub);
-        if self == Self::Docker {
-            return vec![hub];
-        }
-        let named = swarm::source::WELL_KNOWN
-            .iter()
-            .filter(|name| !name.contains('*'));
-        let mut registries: Vec<Registry> = configured.to_vec();
-        for name in named {
-            if !registries.iter().any(|registry| registry.name == *name) {
-                registries.push(Registry::well_known(name));
-            }
-        }
-        if self == Self::Containerd {
-            registries.push(Registry {
-                name: ANY.to_owned(),
-                server: None,
-            });
-        }
-        registries
-    }
 }
 
 // === impl Registry ===

@@ -17,7 +17,7 @@ use protocol::Digest;
 use rustix::fs::{FlockOperation, flock};
 use serde::{Deserialize, Serialize};
 
-use super::{edit::Edit, file, plan::Runtime};
+use super::{edit::Edit, file, runtime::Runtime};
 
 /// What one setup has changed.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,8 +13,9 @@ use super::{
     Mode, SetupArguments, below,
     change::{self, Change, Step},
     file::{self, Made},
-    plan::{Ground, PlanError, Runtime, Wish, plan},
+    plan::{Ground, PlanError, Wish, plan},
     record::{FileRecord, Record, Records},
+    runtime::Runtime,
     wish,
 };
 use crate::{config::RawConfig, terminal};

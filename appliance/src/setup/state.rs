@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{below, file, plan::Runtime, record::Records};
+use super::{below, file, record::Records, runtime::Runtime};
 
 /// What points a runtime here.
 #[derive(Debug, Clone, PartialEq, Eq)]

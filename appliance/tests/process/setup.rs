@@ -12,12 +12,24 @@ use tempfile::TempDir;
 
 use super::running::command;
 
-const RUNTIMES: [&str; 5] = ["docker", "containerd", "podman", "crio", "buildkit"];
+const RUNTIMES: [&str; 7] = [
+    "docker",
+    "containerd",
+    "podman",
+    "crio",
+    "buildkit",
+    "k3s",
+    "rke2",
+];
+/// Those that are set up as clients of a mirror alone.
+const MIRRORED: [&str; 2] = ["k3s", "rke2"];
 
 const DAEMON: &str = "etc/docker/daemon.json";
 const HOSTS: &str = "etc/containerd/certs.d/docker.io/hosts.toml";
 const CONTAINERS: &str = "etc/containers/registries.conf.d/50-darter.conf";
 const BUILDKITD: &str = "etc/buildkit/buildkitd.toml";
+const K3S: &str = "etc/rancher/k3s/registries.yaml";
+const RKE2: &str = "etc/rancher/rke2/registries.yaml";
 
 /// A machine's files, and the data directory of its node.
 struct Machine {
@@ -118,6 +130,11 @@ fn lived_in() -> Result<Machine> {
         "debug = true # why\n\n[registry.\"docker.io\"]\n  mirrors = [ \"old.example\" ]",
     )?;
     machine.write(
+        K3S,
+        "# logins\nconfigs:\n  \"r.example:5000\":\n    auth: {username: a, password: b}",
+    )?;
+    fs::set_permissions(machine.path(K3S), fs::Permissions::from_mode(0o600))?;
+    machine.write(
         "etc/containers/registries.conf",
         "unqualified-search-registries = []\n",
     )?;
@@ -129,7 +146,8 @@ fn setup_and_undo_bring_every_byte_back() -> Result<()> {
     for machine in [lived_in()?, Machine::new()?] {
         let before = machine.all()?;
         for runtime in RUNTIMES {
-            for mode in ["mirror", "intercept"] {
+            let modes = ["mirror", "intercept"].into_iter();
+            for mode in modes.filter(|mode| *mode == "mirror" || !MIRRORED.contains(&runtime)) {
                 machine.setup(&[runtime, "--mode", mode])?;
                 ensure!(machine.all()? != before, "{runtime} {mode} did nothing");
                 machine.setup(&[runtime, "--undo"])?;
@@ -278,6 +296,8 @@ fn what_does_not_parse_is_refused_with_the_place_and_nothing_is_written() -> Res
         ),
         ("buildkit", BUILDKITD, "\n\n= 1\n", "line 3, column 1"),
         ("podman", CONTAINERS, "# somebody's\n", "somebody else"),
+        ("k3s", K3S, "mirrors: {}\n", "line 1: it has mirrors"),
+        ("rke2", RKE2, "a: b\n{}\n", "line 2: this is not plainly"),
     ] {
         let machine = Machine::new()?;
         machine.write(name, text)?;
@@ -449,6 +469,42 @@ fn what_would_break_a_runtime_is_refused_or_left_out() -> Result<()> {
     machine.write("etc/containerd/certs.d/ghcr.io/ca.crt", "")?;
     let told = machine.setup(&["containerd", "--registry", "ghcr.io"])?;
     assert!(told.err.contains("ghcr.io is left out"), "{}", told.err);
+    Ok(())
+}
+
+#[test]
+fn k3s_and_rke2_are_given_a_mirror_of_everything_and_told_to_restart() -> Result<()> {
+    for (runtime, name, restart) in [
+        ("k3s", K3S, "then: systemctl restart k3s, or k3s-agent"),
+        (
+            "rke2",
+            RKE2,
+            "then: systemctl restart rke2-server, or rke2-agent",
+        ),
+    ] {
+        let machine = Machine::new()?;
+        let told = machine.setup(&[runtime])?;
+        assert!(told.err.contains(restart), "{}", told.err);
+        let text = machine.text(name)?;
+        for registry in ["docker.io", "ghcr.io", "*"] {
+            let entry =
+                format!("\n  \"{registry}\":\n    endpoint:\n      - \"http://localhost:65001\"\n");
+            assert!(text.contains(&entry), "{text}");
+        }
+        // What people add later stays, through another setup and through the undo.
+        let login = "configs:\n  a.test: {}\n";
+        machine.write(name, &format!("{text}{login}"))?;
+        machine.setup(&[runtime, "--registry", "quay.io"])?;
+        let text = machine.text(name)?;
+        assert!(
+            text.contains("quay.io") && !text.contains("ghcr.io") && text.contains(login),
+            "{text}"
+        );
+        machine.setup(&[runtime, "--undo"])?;
+        assert_eq!(machine.text(name)?, login);
+        let told = machine.refusal(&[runtime, "--mode", "intercept"])?;
+        assert!(told.contains("use --mode mirror"), "{told}");
+    }
     Ok(())
 }
 

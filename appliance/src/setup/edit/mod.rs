@@ -7,6 +7,7 @@ mod buildkit;
 mod containerd_config;
 mod containerd_hosts;
 mod daemon_json;
+mod registries_yaml;
 #[cfg(test)]
 mod tests;
 mod toml_text;
@@ -41,6 +42,11 @@ pub(crate) enum Edit {
     /// Mirrors of registries in `buildkitd.toml`, and that they speak plain HTTP.
     BuildkitMirrors {
         authority: String,
+        registries: Vec<String>,
+    },
+    /// Mirrors of registries in the `registries.yaml` of k3s and rke2.
+    RegistriesYaml {
+        url: String,
         registries: Vec<String>,
     },
 }
@@ -83,6 +89,9 @@ impl Edit {
                 authority,
                 registries,
             } => buildkit::put_in(authority, registries, text),
+            Self::RegistriesYaml { url, registries } => {
+                registries_yaml::put_in(url, registries, text)
+            }
         }
     }
 
@@ -106,6 +115,9 @@ impl Edit {
                 authority,
                 registries,
             } => buildkit::take_out(authority, registries, text)?,
+            Self::RegistriesYaml { url, registries } => {
+                registries_yaml::take_out(url, registries, text)?
+            }
         };
         let is_blank = matches!(left.trim(), "" | "{}");
         Ok((!is_blank).then_some(left))

@@ -24,6 +24,13 @@ fn buildkit() -> Edit {
     }
 }
 
+fn registries_yaml() -> Edit {
+    Edit::RegistriesYaml {
+        url: URL.to_owned(),
+        registries: vec!["docker.io".to_owned(), "*".to_owned()],
+    }
+}
+
 fn config_path(text: &str) -> Edit {
     match ConfigPath::find(text) {
         Ok(FoundPath::Unnamed(path)) => Edit::ContainerdConfigPath(path),
@@ -285,4 +292,63 @@ fn a_certificate_of_ours_is_renewed_and_nothing_else_is_written_over() {
     assert_eq!(edit.take_out(&pem("newer")), Ok(None));
     assert!(edit.put_in("a key\n").is_err());
     assert_eq!(edit.take_out("a key\n"), Ok(Some("a key\n".to_owned())));
+}
+
+/// What [`registries_yaml`] puts into a file.
+const MIRRORS: &str = "# Made by `darter setup`; `darter setup --undo` removes it.\n\
+    mirrors:\n  \"docker.io\":\n    endpoint:\n      - \"http://localhost:65001\"\n  \
+    \"*\":\n    endpoint:\n      - \"http://localhost:65001\"\n\
+    # The end of what `darter setup` made.\n";
+
+#[test]
+fn mirrors_are_put_behind_what_else_a_registries_yaml_has() {
+    check(&registries_yaml(), "", MIRRORS, None);
+    let theirs = "---\n# why\nconfigs: # of ours\n  \"r.example:5000\":\n    auth: {username: a,\n      password: \"mirrors: \"}\n\n";
+    check(
+        &registries_yaml(),
+        theirs,
+        &format!("{theirs}{MIRRORS}"),
+        Some(theirs),
+    );
+    // What people write around it stays.
+    let edited = format!("# mine\n{MIRRORS}configs:\n  x: {{}}\n");
+    let taken = registries_yaml().take_out(&edited);
+    assert_eq!(
+        taken.unwrap().as_deref(),
+        Some("# mine\nconfigs:\n  x: {}\n")
+    );
+    // Another wish takes the place of an earlier one of which there is no record.
+    let other = edited.replace("docker.io", "quay.io");
+    assert_eq!(registries_yaml().put_in(&other).as_ref(), Ok(&edited));
+    let told = registries_yaml().take_out(&other).unwrap_err().to_string();
+    assert!(told.contains("was edited"), "{told}");
+    let unended = registries_yaml().put_in("configs: {}");
+    assert_eq!(unended, Ok(format!("configs: {{}}\n{MIRRORS}")));
+}
+
+#[test]
+fn a_registries_yaml_that_a_key_cannot_simply_be_put_behind_is_refused_with_what_to_add() {
+    for (text, told) in [
+        ("mirrors:\n  docker.io:\n", "line 1: it has mirrors already"),
+        ("configs:\n  a: b\nmirrors: {}\n", "line 3: it has mirrors"),
+        ("\"mirrors\":\n", "line 1: this is not plainly"),
+        ("'mirrors': {}\n", "line 1: "),
+        ("? mirrors\n: {}\n", "line 1: "),
+        ("{mirrors: {}}\n", "line 1: "),
+        ("configs: {\n}\n", "line 2: "),
+        ("a: &x {}\n<<: *x\n", "line 2: "),
+        ("  configs:\n  mirrors:\n", "line 1: "),
+        ("# one\n---\na: b\n---\nc: d\n", "line 4: "),
+        ("a: b\n...\n", "line 2: "),
+        ("%YAML 1.2\n---\n", "line 1: "),
+        ("a:\n\tb: c\n", "line 2: "),
+        ("\u{feff}a: b\n", "line 1: "),
+        ("- mirrors\n", "line 1: "),
+    ] {
+        let error = registries_yaml().put_in(text).unwrap_err().to_string();
+        assert!(error.starts_with(told), "{text:?}: {error}");
+        assert!(error.ends_with(MIRRORS), "{error}");
+        let left = registries_yaml().take_out(text).unwrap();
+        assert_eq!(left.as_deref(), Some(text));
+    }
 }
