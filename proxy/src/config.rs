@@ -15,7 +15,7 @@ use std::{
 use bytesize::ByteSize;
 use protocol::RegistryName;
 use serde::{Deserialize, Serialize};
-use swarm::source::{self, ProxyTexts, RawRegistry, Timeouts};
+use swarm::source::{self, Files, ProxyTexts, RawRegistry, SourceConfigError, Timeouts};
 
 use crate::{
     challenge::PingChallenges,
@@ -41,6 +41,10 @@ pub struct RawConfig {
 
     /// Registries that are not among the well-known public ones.
     pub registry: Vec<RawRegistry>,
+
+    /// Directories in the manner of docker's `certs.d`: of a registry that may be asked, what TLS to it
+    /// rests on, where its entry does not say it.
+    pub certs_d: Vec<PathBuf>,
 
     /// Patterns of further registries that may be asked: `*.corp.example`.
     pub allow: Vec<String>,
@@ -166,6 +170,8 @@ pub struct Surroundings<'a, R> {
     pub proxy: ProxyTexts,
     /// Gives the bytes of a file that the configuration names.
     pub read: R,
+    /// Gives the names of what is in a directory that the configuration names.
+    pub names: fn(&Path) -> io::Result<Vec<String>>,
 }
 
 /// A value that parses but cannot be run with.
@@ -189,6 +195,7 @@ impl Default for RawConfig {
             also_listen: Vec::new(),
             default_registry: "docker.io".to_owned(),
             registry: Vec::new(),
+            certs_d: Vec::new(),
             allow: Vec::new(),
             intercept: Vec::new(),
             tunnel: TunnelFor::Local,
@@ -241,21 +248,15 @@ impl RawConfig {
             .collect();
         let addresses = self.also_listen.iter().map(ToString::to_string);
         own_names.extend(addresses.filter_map(|text| name("proxy.also_listen", &text)));
-        let source = source::check(&self.registry, &self.allow, &surroundings.read);
-        let source = source.map_err(|errors| {
-            problems.extend(
-                errors
-                    .into_iter()
-                    .map(|error| ConfigError::new(&error.key, error.problem)),
-            );
-        });
-        let rules = source.as_ref().ok();
-        let rules = rules.and_then(|source| self.rules(source, &mut problems));
+        let source = self.source(surroundings, &mut problems);
+        let rules = source
+            .as_ref()
+            .and_then(|source| self.rules(source, &mut problems));
         let transparent_listen = self.transparent_listen();
         let transparent_listen = transparent_listen.map_err(|error| problems.push(error));
         let chosen = self.upstream_proxy(surroundings, &mut problems);
         problems.extend(self.out_of_bounds());
-        let (Some(default_registry), Ok(source), Some(rules), Ok(transparent_listen), true) = (
+        let (Some(default_registry), Some(source), Some(rules), Ok(transparent_listen), true) = (
             default_registry,
             source,
             rules,
@@ -292,6 +293,26 @@ impl RawConfig {
             client_stall_timeout: self.client_stall_timeout,
             warnings: chosen.warning.into_iter().collect(),
         })
+    }
+
+    fn source<R>(
+        &self,
+        surroundings: &Surroundings<'_, R>,
+        problems: &mut Vec<ConfigError>,
+    ) -> Option<source::Config>
+    where
+        R: Fn(&Path) -> io::Result<Vec<u8>>,
+    {
+        let files = Files {
+            read: &surroundings.read,
+            names: &surroundings.names,
+        };
+        let source = source::check(&self.registry, &self.allow, &surroundings.read);
+        let source = source.and_then(|source| source.with_certs_d(&self.certs_d, files));
+        let told = |error: SourceConfigError| ConfigError::new(&error.key, error.problem);
+        source
+            .map_err(|errors| problems.extend(errors.into_iter().map(told)))
+            .ok()
     }
 
     fn rights(&self) -> RightTimes {
@@ -384,6 +405,7 @@ mod tests {
             pseudonym: "darter-1",
             proxy: ProxyTexts::default(),
             read: |_: &Path| Err(io::ErrorKind::NotFound.into()),
+            names: |_| Err(io::ErrorKind::NotFound.into()),
         };
         raw.check(&surroundings)
             .map_err(|errors| errors.iter().map(ToString::to_string).collect())

@@ -3,8 +3,9 @@
 use super::RawConfig;
 
 /// What a reload takes over. A key that names a file stands for what is in the file, too.
-const RELOADED: [&str; 10] = [
+const RELOADED: [&str; 11] = [
     "proxy.registry",
+    "proxy.certs_d",
     "proxy.allow",
     "proxy.own_names",
     "proxy.default_registry",

@@ -4,16 +4,12 @@
 //! its own table; this file checks what concerns the process, and what one table asks of another.
 
 mod change;
+mod files;
 mod identity;
 mod problem;
 mod read;
 
-use std::{
-    net::SocketAddr,
-    path::{Path, PathBuf},
-    sync::LazyLock,
-    time::Duration,
-};
+use std::{net::SocketAddr, path::PathBuf, sync::LazyLock, time::Duration};
 
 use protocol::{Identity, Role, Roles};
 use serde::{Deserialize, Serialize};
@@ -139,7 +135,8 @@ impl RawConfig {
             data_dir: &self.data_dir,
             pseudonym: &PSEUDONYM,
             proxy: environment::upstream_proxies(),
-            read: |path: &Path| std::fs::read(path),
+            read: files::read,
+            names: files::names,
         };
         let proxy = told(self.proxy.check(&surroundings), &mut problems);
         let swarm = told(self.swarm.check(), &mut problems);

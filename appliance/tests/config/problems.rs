@@ -105,6 +105,34 @@ fn certificate_files_come_together() {
 }
 
 #[test]
+fn what_is_wrong_in_certs_d_is_told_with_its_file() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let own = folder.path().join("ghcr.io");
+    std::fs::create_dir_all(own.join("b.cert"))?;
+    std::fs::write(own.join("a.crt"), "none")?;
+    std::fs::write(own.join("b.key"), "none")?;
+    let own = own.display();
+    check(
+        &format!("[proxy]\ncerts_d = [\"/none\", {:?}]\n", folder.path()),
+        &[
+            &format!("line 2: proxy.certs_d: {own}/a.crt holds no certificate"),
+            &format!("line 2: proxy.certs_d: {own}/b.cert cannot be read: it is no file"),
+        ],
+    );
+    let large = std::fs::File::create(folder.path().join("large.pem"))?;
+    large.set_len((4 << 20) + 1)?;
+    let large = folder.path().join("large.pem");
+    check(
+        &format!("[[proxy.registry]]\nname = \"r.example\"\nca = {large:?}\n"),
+        &[&format!(
+            "line 1: proxy.registry[r.example].ca: {} cannot be read: it has more than 4194304 bytes",
+            large.display()
+        )],
+    );
+    Ok(())
+}
+
+#[test]
 fn a_role_that_the_certificate_does_not_give_is_told() -> anyhow::Result<()> {
     let (folder, table) = papers(&[Role::Proxy])?;
     check(&format!("roles = [\"proxy\"]\n{table}"), &[]);

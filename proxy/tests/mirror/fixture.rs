@@ -176,6 +176,7 @@ impl Fixture {
             pseudonym: "darter-test",
             proxy: swarm::source::ProxyTexts::default(),
             read: |path: &Path| std::fs::read(path),
+            names: |_| Err(std::io::ErrorKind::NotFound.into()),
         };
         let config = raw
             .check(&surroundings)

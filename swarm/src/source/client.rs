@@ -267,6 +267,16 @@ impl Inner {
             let endpoints = Endpoints::new(name, upstreams, metrics.clone());
             configured.insert(name.clone(), Arc::new(endpoints));
         }
+        for (name, papers) in &config.papers {
+            // One that cannot be asked is told of when it is asked for.
+            let Ok(endpoint) = default_endpoint(name) else {
+                continue;
+            };
+            let dialer = Dialer::with_papers(&shared, papers, &endpoint)?;
+            let upstream = Upstream::new(name, endpoint, dialer);
+            let endpoints = Endpoints::new(name, vec![upstream], metrics.clone());
+            configured.insert(name.clone(), Arc::new(endpoints));
+        }
         Ok(Self {
             configured,
             others: Cache::new(OTHERS_MAX),

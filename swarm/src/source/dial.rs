@@ -5,27 +5,27 @@
 //! the upstreams each has a second pool: names are resolved by the proxy then and cannot be judged
 //! here, addresses can.
 
+mod pool;
+
 use std::{error::Error as _, sync::Arc};
 
 use bytes::Bytes;
 use futures_util::stream;
 use http::{HeaderMap, HeaderValue, header};
-use rustls::{ClientConfig, RootCertStore, crypto::aws_lc_rs};
-use rustls_pki_types::CertificateDer;
-use rustls_platform_verifier::Verifier;
 use tokio::{sync::OwnedSemaphorePermit, time::timeout};
 use url::{Host, Url};
 
 use super::{
     address::judge,
+    certs_d::Papers,
     corporate::UpstreamProxy,
     error::{ANSWER_LEN_MAX, Answer, AnsweredBy, Awaited, SourceError},
     metrics::SourceMetrics,
     registry::{Authority, RegistryConfig, SourceConfigError, Timeouts},
     request::{Body, Method},
-    resolve::{ForbiddenName, JudgedNames, Names, Reach, Rule},
-    trust::ClientIdentity,
+    resolve::{ForbiddenName, Names, Reach, Rule},
 };
+use pool::Pool;
 
 /// The ways to one endpoint of a registry. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -35,6 +35,9 @@ pub(super) struct Dialer {
     /// Whether the registry is shown who this host is.
     pub(super) shows_identity: bool,
     to_written: Pool,
+    /// Where nothing was written of the registry: its own place, which is judged like any that is
+    /// found, and is shown who this host is.
+    own: Option<Authority>,
     to_found: Pool,
     proxy: Option<UpstreamProxy>,
     reach: Arc<Reach>,
@@ -42,14 +45,6 @@ pub(super) struct Dialer {
     /// Goes along with every request, as the last of its kind.
     pub(super) via: HeaderValue,
     pub(super) metrics: SourceMetrics,
-}
-
-/// Connections of one trust.
-#[derive(Debug, Clone)]
-struct Pool {
-    direct: reqwest::Client,
-    /// Through the proxy, if there is one.
-    proxied: Option<reqwest::Client>,
 }
 
 /// What all dialers share.
@@ -63,34 +58,53 @@ pub(super) struct Shared {
     pub(super) via: HeaderValue,
 }
 
-/// Idle connections kept to one host.
-const IDLE_CONNECTIONS_MAX: usize = 16;
-
 // === impl Dialer ===
 
 impl Dialer {
-    /// The ways to any registry that has no entry in the configuration.
+    /// The ways to any registry that has no entry in the configuration, and none of `papers` either.
     pub(super) fn to_public(shared: &Shared) -> Result<Self, SourceConfigError> {
         let reach = Arc::<Reach>::default();
-        let pool = Pool::new(
-            shared,
-            Rule::Found {
-                reach: Arc::clone(&reach),
-            },
-            &[],
-            None,
-        )?;
+        let found = Rule::Found {
+            reach: Arc::clone(&reach),
+        };
+        let pool = Pool::new(shared, found, &[], None)?;
+        Ok(Self::found(shared, reach, pool.clone(), pool))
+    }
+
+    /// The ways to a registry at `endpoint` that has no entry in the configuration: its connections are
+    /// judged as those to any other such one.
+    pub(super) fn with_papers(
+        shared: &Shared,
+        papers: &Papers,
+        endpoint: &Url,
+    ) -> Result<Self, SourceConfigError> {
+        let reach = Arc::<Reach>::default();
+        let found = Rule::Found {
+            reach: Arc::clone(&reach),
+        };
+        let to_own = Pool::new(shared, found.clone(), &papers.ca, papers.client.as_ref())?;
+        // Who this host is concerns nobody to whom the registry leads.
+        let to_found = Pool::new(shared, found, &papers.ca, None)?;
         Ok(Self {
+            own: Authority::of(endpoint),
+            shows_identity: papers.client.is_some(),
+            ..Self::found(shared, reach, to_own, to_found)
+        })
+    }
+
+    fn found(shared: &Shared, reach: Arc<Reach>, to_written: Pool, to_found: Pool) -> Self {
+        Self {
             written: Arc::new([]),
+            own: None,
             shows_identity: false,
-            to_written: pool.clone(),
-            to_found: pool,
+            to_written,
+            to_found,
             proxy: shared.proxy.clone(),
             reach,
             timeouts: shared.timeouts,
             via: shared.via.clone(),
             metrics: shared.metrics.clone(),
-        })
+        }
     }
 
     pub(super) fn to_configured(
@@ -119,6 +133,7 @@ impl Dialer {
                 .filter_map(Authority::of)
                 .chain(config.also_trust.iter().cloned())
                 .collect(),
+            own: None,
             shows_identity: config.client.is_some(),
             to_written: Pool::new(shared, written, &config.ca, config.client.as_ref())?,
             // Who this host is concerns nobody whom the operator did not name.
@@ -237,14 +252,18 @@ impl Dialer {
         if self.written.contains(&authority) {
             return Ok(self.to_written.way(is_proxied));
         }
+        let pool = match self.own.as_ref() == Some(&authority) {
+            true => &self.to_written,
+            false => &self.to_found,
+        };
         // Names are judged when they are resolved; an address is never resolved.
         let address = match authority.host {
             Host::Ipv4(address) => address.into(),
             Host::Ipv6(address) => address.into(),
-            Host::Domain(_) => return Ok(self.to_found.way(is_proxied)),
+            Host::Domain(_) => return Ok(pool.way(is_proxied)),
         };
         match judge(address, self.reach.trust()) {
-            Ok(()) => Ok(self.to_found.way(is_proxied)),
+            Ok(()) => Ok(pool.way(is_proxied)),
             Err(class) => Err(SourceError::Forbidden {
                 host: address.to_string(),
                 class,
@@ -253,112 +272,12 @@ impl Dialer {
     }
 }
 
-// === impl Pool ===
-
-impl Pool {
-    fn new(
-        shared: &Shared,
-        rule: Rule,
-        ca: &[CertificateDer<'static>],
-        identity: Option<&ClientIdentity>,
-    ) -> Result<Self, SourceConfigError> {
-        let direct = client(shared, rule, ca, identity)?.build();
-        let proxied = match &shared.proxy {
-            Some(proxy) => {
-                let mut builder = client(shared, Rule::Proxy, ca, identity)?;
-                for proxy in proxy.for_client().map_err(|error| problem(&error))? {
-                    builder = builder.proxy(proxy);
-                }
-                Some(builder.build().map_err(|error| problem(&error))?)
-            }
-            None => None,
-        };
-        Ok(Self {
-            direct: direct.map_err(|error| problem(&error))?,
-            proxied,
-        })
-    }
-
-    fn way(&self, is_proxied: bool) -> &reqwest::Client {
-        let proxied = self.proxied.as_ref().filter(|_| is_proxied);
-        proxied.unwrap_or(&self.direct)
-    }
-}
-
-fn client(
-    shared: &Shared,
-    rule: Rule,
-    ca: &[CertificateDer<'static>],
-    identity: Option<&ClientIdentity>,
-) -> Result<reqwest::ClientBuilder, SourceConfigError> {
-    let names = JudgedNames {
-        names: Arc::clone(&shared.names),
-        rule,
-    };
-    let builder = reqwest::Client::builder()
-        .tls_backend_preconfigured(tls(ca, identity)?)
-        .dns_resolver(Arc::new(names))
-        .redirect(reqwest::redirect::Policy::none())
-        .retry(reqwest::retry::never())
-        .no_proxy()
-        .http1_only()
-        .tcp_nodelay(true)
-        .connect_timeout(shared.timeouts.connect)
-        .pool_max_idle_per_host(IDLE_CONNECTIONS_MAX)
-        .user_agent(concat!("darter/", env!("CARGO_PKG_VERSION")))
-        .default_headers(HeaderMap::from_iter([
-            (
-                header::ACCEPT_ENCODING,
-                HeaderValue::from_static("identity"),
-            ),
-            (header::VIA, shared.via.clone()),
-        ]));
-    Ok(builder)
-}
-
-/// TLS with the system's authorities and those in `ca`, and `identity` for who asks for one. A system without any is no reason not
-/// to start: nothing is then reached by TLS, and the error says why.
-fn tls(
-    ca: &[CertificateDer<'static>],
-    identity: Option<&ClientIdentity>,
-) -> Result<ClientConfig, SourceConfigError> {
-    let provider = Arc::new(aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .map_err(|error| problem(&error))?;
-    let mut config = match Verifier::new_with_extra_roots(ca.iter().cloned(), provider) {
-        Ok(verifier) => builder
-            .dangerous()
-            .with_custom_certificate_verifier(Arc::new(verifier))
-            .with_no_client_auth(),
-        Err(error) if !ca.is_empty() => return Err(problem(&error)),
-        Err(error) => {
-            tracing::warn!(%error, "no upstream can be reached by TLS");
-            builder
-                .with_root_certificates(RootCertStore::empty())
-                .with_no_client_auth()
-        }
-    };
-    if let Some(identity) = identity {
-        config.client_auth_cert_resolver = identity.resolver();
-    }
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    Ok(config)
-}
-
 /// What this process writes into `Via`.
 pub(super) fn via(pseudonym: &str) -> Result<HeaderValue, SourceConfigError> {
     HeaderValue::try_from(format!("1.1 {pseudonym}")).map_err(|error| SourceConfigError {
         key: "proxy".to_owned(),
         problem: format!("{pseudonym:?} is no name for Via: {error}"),
     })
-}
-
-fn problem(error: &dyn std::error::Error) -> SourceConfigError {
-    SourceConfigError {
-        key: "proxy.registry".to_owned(),
-        problem: format!("TLS cannot be set up: {error}"),
-    }
 }
 
 /// What a failed request means. The URL, whose query may be a signature, stays out of it.

@@ -5,6 +5,7 @@
 //! connected to. Nothing in here verifies content: the engine does, by digest.
 
 mod address;
+mod certs_d;
 mod challenge;
 mod client;
 mod clock;
@@ -40,6 +41,7 @@ mod tunnel;
 mod upstream;
 
 pub use address::AddressClass;
+pub use certs_d::{Files, Papers};
 pub use challenge::{BearerChallenge, Offer};
 pub use client::{Outside, Upstreams};
 pub use corporate::{ProxyTexts, UpstreamProxy};

@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use url::Url;
 
 use super::{
+    certs_d::Papers,
     corporate::UpstreamProxy,
     docker_config,
     pattern::{self, Pattern},
@@ -52,6 +53,9 @@ pub struct RawRegistry {
 #[derive(Debug, Clone)]
 pub struct Config {
     pub registries: HashMap<RegistryName, RegistryConfig>,
+    /// What TLS to registries without an entry rests on, besides what holds for all. They are allowed
+    /// by nothing in here.
+    pub papers: HashMap<RegistryName, Papers>,
     pub allow: Vec<Pattern>,
     pub timeouts: Timeouts,
     /// What stands between this host and the upstreams, if anything.
@@ -150,8 +154,7 @@ pub fn check(
             .collect();
         let Ok(name) = name else { continue };
         let endpoints = endpoints(&name, raw).map_err(|(key, error)| problem(key, error));
-        let is_plain = |url: &Url| url.scheme() == "http";
-        let is_plain = endpoints.as_ref().is_ok_and(|all| all.iter().all(is_plain));
+        let is_plain = endpoints.as_ref().is_ok_and(|all| are_plain(all));
         if is_plain && !raw.client_cert.as_os_str().is_empty() {
             let told = "is of no use: the endpoint is reached without TLS";
             problem("client_cert", told.to_owned());
@@ -207,6 +210,7 @@ impl Default for Config {
     fn default() -> Self {
         Self {
             registries: HashMap::new(),
+            papers: HashMap::new(),
             allow: Vec::new(),
             timeouts: Timeouts::default(),
             proxy: None,
@@ -228,6 +232,19 @@ impl Config {
             || pattern::is_well_known(registry)
             || self.allow.iter().any(|pattern| pattern.is_name(registry))
     }
+}
+
+// === impl RegistryConfig ===
+
+impl RegistryConfig {
+    /// Whether it is asked without TLS alone.
+    pub(super) fn is_plain(&self) -> bool {
+        are_plain(&self.endpoints)
+    }
+}
+
+fn are_plain(endpoints: &[Url]) -> bool {
+    endpoints.iter().all(|url| url.scheme() == "http")
 }
 
 /// Whether the name is Docker Hub's, wherever the configuration has it.

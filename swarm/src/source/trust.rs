@@ -60,6 +60,16 @@ pub(super) fn client_identity(
         (false, true) => return Err(("client_key", "is missing beside client_cert".to_owned())),
         (false, false) => {}
     }
+    pair(cert, key, read).map(Some)
+}
+
+/// The certificate in `cert` with its key in `key`; which of both is wrong, by its key of the
+/// configuration, and what is wrong with it.
+pub(super) fn pair(
+    cert: &Path,
+    key: &Path,
+    read: impl Fn(&Path) -> io::Result<Vec<u8>>,
+) -> Result<ClientIdentity, (&'static str, String)> {
     let in_cert = |problem| ("client_cert", problem);
     let in_key = |problem| ("client_key", problem);
     let pem = contents(cert, &read).map_err(in_cert)?;
@@ -67,10 +77,11 @@ pub(super) fn client_identity(
     let pem = contents(key, &read).map_err(in_key)?;
     let told = |error| in_key(format!("{} holds no private key: {error}", key.display()));
     let private_key = PrivateKeyDer::from_pem_slice(&pem).map_err(told)?;
-    let told = |error| in_key(format!("is not the key of client_cert: {error}"));
-    ClientIdentity::new(chain, private_key)
-        .map(Some)
-        .map_err(told)
+    let told = |error| {
+        let (key, cert) = (key.display(), cert.display());
+        in_key(format!("{key} is not the key of {cert}: {error}"))
+    };
+    ClientIdentity::new(chain, private_key).map_err(told)
 }
 
 fn contents(path: &Path, read: impl Fn(&Path) -> io::Result<Vec<u8>>) -> Result<Vec<u8>, String> {

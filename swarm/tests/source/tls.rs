@@ -7,16 +7,17 @@ use std::{
     time::Duration,
 };
 
-use protocol::RegistryName;
+use protocol::{ContentKind, RegistryName};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, IsCa, KeyPair};
 use rustls::{RootCertStore, ServerConfig, server::WebPkiClientVerifier};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
 use swarm::source::{
-    Access, Authority, ClientIdentity, RegistryConfig, SourceError, SystemNames, Timeouts,
+    Access, AddressClass, Authority, ByteRange, ClientIdentity, Config, Outside, Papers,
+    ProxyTexts, RegistryConfig, SourceError, SourceMetrics, SystemNames, Timeouts, UpstreamProxy,
     Upstreams,
 };
 use tokio::{
-    io::copy_bidirectional,
+    io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional},
     net::{TcpListener, TcpStream},
     task::JoinSet,
 };
@@ -24,7 +25,8 @@ use tokio_rustls::TlsAcceptor;
 use url::Url;
 
 use super::{
-    Fetched, REGISTRY, credential, fetch_blob,
+    Fetched, REGISTRY, credential, fetch, fetch_blob, fetch_request,
+    places::Everywhere,
     registry::{Registry, Reply},
     upstreams_of,
 };
@@ -284,4 +286,113 @@ async fn the_certificate_for_a_registry_is_shown_to_it_and_to_what_is_also_trust
             assert_eq!(shown, [is_shown]);
         }
     }
+}
+
+/// The store to which a registry redirects that no entry speaks of.
+const STORE: &str = "store.invalid";
+
+/// A proxy that knows of two hosts, on whatever port: the registry and the store.
+async fn tunnels_to(registry: SocketAddr, store: SocketAddr) -> (SocketAddr, JoinSet<()>) {
+    let listener = TcpListener::bind("127.0.0.1:0").await;
+    let listener = listener.expect("the loopback has a free port");
+    let address = listener.local_addr().expect("a bound listener");
+    let mut serving = JoinSet::new();
+    serving.spawn(async move {
+        let mut connections = JoinSet::new();
+        while let Ok((mut client, _)) = listener.accept().await {
+            connections.spawn(async move {
+                let mut head = Vec::new();
+                while !head.ends_with(b"\r\n\r\n") {
+                    head.push(client.read_u8().await.expect("a whole head"));
+                }
+                let is_store = head.starts_with(format!("CONNECT {STORE}:").as_bytes());
+                let place = if is_store { store } else { registry };
+                let mut far = TcpStream::connect(place).await.expect("it listens");
+                let connected = client.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                connected.expect("the client waits");
+                let _broken = copy_bidirectional(&mut client, &mut far).await;
+            });
+        }
+    });
+    (address, serving)
+}
+
+/// [`REGISTRY`] is allowed without an entry, and `of` has papers.
+fn allowed_with(
+    of: &str,
+    papers: Papers,
+    proxy: Option<SocketAddr>,
+    outside: Outside,
+) -> Upstreams {
+    let proxy = proxy.map(|proxy| ProxyTexts {
+        https: format!("http://{proxy}"),
+        ..ProxyTexts::default()
+    });
+    let proxy = proxy.and_then(|texts| UpstreamProxy::new(&texts).expect("a proxy"));
+    let config = Config {
+        papers: HashMap::from([(of.parse().expect("a name"), papers)]),
+        allow: [REGISTRY, of]
+            .map(|name| name.parse().expect("a pattern"))
+            .into(),
+        proxy,
+        ..Config::default()
+    };
+    let metrics = SourceMetrics::register(&prometheus::Registry::new()).expect("a fresh registry");
+    Upstreams::with_outside(config, metrics, outside).expect("good papers")
+}
+
+#[tokio::test]
+async fn the_papers_of_a_registry_without_an_entry_are_its_own() {
+    let ca = Ca::new();
+    let plain = Registry::start(|asked| Reply::serve(asked, BODY)).await;
+    let store = TlsRegistry::start(plain, &ca, STORE).await;
+    let location = format!("307 Temporary Redirect\r\nLocation: https://{STORE}/signed");
+    let plain = Registry::start(move |_| Reply::status(&location)).await;
+    let registry = TlsRegistry::start(plain, &ca, REGISTRY).await;
+    let (proxy, _tunnels) = tunnels_to(registry.address, store.address).await;
+    let papers = Papers {
+        ca: vec![ca.certificate()],
+        client: Some(ca.client()),
+    };
+    let other = allowed_with("quay.io", papers.clone(), Some(proxy), Outside::default());
+    assert_unreachable(fetch_blob(&other, None).await, NOT_BELIEVED);
+    assert!(registry.was_not_asked());
+
+    let own = allowed_with(REGISTRY, papers, Some(proxy), Outside::default());
+    let fetched = fetch_blob(&own, None).await.unwrap();
+    assert_eq!((&fetched.bytes[..], fetched.access), (BODY, Access::Caller));
+    // The store is believed as the registry is, and is not shown who this host is.
+    for (to, is_shown) in [(&registry, true), (&store, false)] {
+        let shown = to.shown.lock().expect("nobody panicked").clone();
+        assert_eq!(shown, [is_shown]);
+    }
+}
+
+#[tokio::test]
+async fn papers_without_an_entry_lead_to_no_address_that_is_not_everybodys() {
+    for (address, class) in [
+        ("127.0.0.1", AddressClass::Loopback),
+        ("10.0.0.7", AddressClass::Private),
+    ] {
+        let outside = Outside {
+            names: Arc::new(Everywhere(address.parse().expect("an address"))),
+            ..Outside::default()
+        };
+        let upstreams = allowed_with(REGISTRY, Papers::default(), None, outside);
+        match fetch_blob(&upstreams, None).await {
+            Err(SourceError::Forbidden { class: seen, .. }) => assert_eq!(seen, class),
+            other => panic!("{other:?}"),
+        }
+    }
+    // One that is named by its address is not resolved, and is judged all the same.
+    let address = "10.0.0.7";
+    let upstreams = allowed_with(address, Papers::default(), None, Outside::default());
+    let (start, end) = (0, None);
+    let mut request = fetch_request(ContentKind::Blob, ByteRange { start, end }, None);
+    request.origin.registry = address.parse().expect("a name");
+    let outcome = fetch(&upstreams, request).await;
+    assert!(
+        matches!(outcome, Err(SourceError::Forbidden { .. })),
+        "{outcome:?}"
+    );
 }
