@@ -117,21 +117,33 @@ impl Room {
         command
     }
 
-    /// A listener where clients run, on a free port of `place`; the test itself serves it.
+    /// A listener where clients run; the test itself serves it.
     ///
     /// # Errors
-    /// There is no such address in the room.
-    pub fn listen(&self, place: IpAddr) -> Result<TcpListener> {
-        let path = format!("/proc/{}/ns/net", self.inside.first);
-        let network = fs::File::open(path)?;
-        // A thread that goes there does not come back; a socket belongs to where it was made.
-        thread::scope(|scope| {
-            let bound = scope.spawn(|| -> Result<TcpListener> {
-                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
-                Ok(TcpListener::bind((place, 0))?)
-            });
-            bound.join().map_err(|_| anyhow!("the thread failed"))?
-        })
+    /// There is no such address in the room, or it is taken.
+    pub fn listen(&self, place: SocketAddr) -> Result<TcpListener> {
+        self.inside.listen(place)
+    }
+
+    /// A listener where the registry runs, to which Darter alone has a route.
+    ///
+    /// # Errors
+    /// There is no such address, or it is taken.
+    pub fn listen_outside(&self, place: SocketAddr) -> Result<TcpListener> {
+        self.outside.listen(place)
+    }
+
+    /// Lets clients find these names at these addresses, and none but them and `localhost`.
+    ///
+    /// # Errors
+    /// The room's hosts file cannot be written.
+    pub fn call(&self, names: &[(&str, IpAddr)]) -> Result<()> {
+        let mut hosts = String::from("127.0.0.1 localhost\n::1 localhost\n");
+        for (name, address) in names {
+            hosts += &format!("{address} {name}\n");
+        }
+        fs::write(self.directory.join("root/hosts"), hosts)?;
+        Ok(())
     }
 
     /// A command that runs where the registry runs.
@@ -225,15 +237,14 @@ impl Room {
             fs::create_dir_all(&own)?;
             script += &format!("mount --bind {} {path}\n", own.display());
         }
-        let hosts = format!(
-            "127.0.0.1 localhost\n::1 localhost\n10.77.0.2 {REGISTRY_NAME} registry-1.docker.io\n"
-        );
-        for (name, text) in [
-            ("hosts", hosts.as_str()),
-            ("resolv.conf", "nameserver 127.0.0.53\n"),
-        ] {
+        let registry = self.registry_address().ip();
+        self.call(&[
+            (REGISTRY_NAME, registry),
+            ("registry-1.docker.io", registry),
+        ])?;
+        fs::write(root.join("resolv.conf"), "nameserver 127.0.0.53\n")?;
+        for name in ["hosts", "resolv.conf"] {
             let file = root.join(name);
-            fs::write(&file, text)?;
             script += &format!("mount --bind {} /etc/{name}\n", file.display());
         }
         let mut command = Command::new("nsenter");
@@ -277,6 +288,18 @@ impl Holder {
         Ok(Self {
             first,
             _process: process,
+        })
+    }
+
+    fn listen(&self, place: SocketAddr) -> Result<TcpListener> {
+        let network = fs::File::open(format!("/proc/{}/ns/net", self.first))?;
+        // A thread that goes there does not come back; a socket belongs to where it was made.
+        thread::scope(|scope| {
+            let bound = scope.spawn(|| -> Result<TcpListener> {
+                move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network))?;
+                Ok(TcpListener::bind(place)?)
+            });
+            bound.join().map_err(|_| anyhow!("the thread failed"))?
         })
     }
 

@@ -15,7 +15,7 @@ mod tokens;
 
 use std::{
     collections::BTreeMap,
-    net::{IpAddr, Ipv4Addr, SocketAddr},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
@@ -45,8 +45,10 @@ pub struct Settings {
     /// How the registry and its storage host are reached.
     pub transport: Transport,
     pub realm_transport: Transport,
-    /// Where the doors are; one that is not named is at 127.0.0.1.
-    pub places: BTreeMap<Door, IpAddr>,
+    /// Where the doors are; one that is not named is at some port of 127.0.0.1.
+    pub places: BTreeMap<Door, SocketAddr>,
+    /// What its certificate names beside these addresses.
+    pub names: Vec<String>,
 }
 
 /// What `/v2/` answers without a credential.
@@ -159,14 +161,16 @@ impl Default for Settings {
             transport: Transport::Tls,
             realm_transport: Transport::Tls,
             places: BTreeMap::new(),
+            names: Vec::new(),
         }
     }
 }
 
 impl Settings {
-    fn place(&self, door: Door) -> IpAddr {
+    fn place(&self, door: Door) -> SocketAddr {
         let named = self.places.get(&door);
-        named.copied().unwrap_or(Ipv4Addr::LOCALHOST.into())
+        let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+        named.copied().unwrap_or(any)
     }
 
     fn transport_of(&self, door: Door) -> Transport {
@@ -201,7 +205,7 @@ impl TokenRegistry {
     /// # Errors
     /// docker-registry does not come up, or no socket or runtime is to be had.
     pub fn start(directory: &Path, settings: Settings) -> Result<Self> {
-        let bind = |place: IpAddr| Ok(std::net::TcpListener::bind((place, 0))?);
+        let bind = |place: SocketAddr| Ok(std::net::TcpListener::bind(place)?);
         Self::start_with(directory, settings, bind)
     }
 
@@ -213,7 +217,7 @@ impl TokenRegistry {
     pub fn start_with(
         directory: &Path,
         settings: Settings,
-        bind: impl Fn(IpAddr) -> Result<std::net::TcpListener>,
+        bind: impl Fn(SocketAddr) -> Result<std::net::TcpListener>,
     ) -> Result<Self> {
         let behind = Registry::start(&directory.join("behind"))?;
         let runtime = Builder::new_multi_thread()
@@ -222,7 +226,7 @@ impl TokenRegistry {
             .enable_all()
             .build()?;
         let papers = directory.join("papers");
-        let tls = papers::write(&papers, Door::ALL.map(|door| settings.place(door)))?;
+        let tls = papers::write(&papers, &settings)?;
         let mut listeners = Vec::new();
         let mut addresses = BTreeMap::new();
         for door in Door::ALL {

@@ -33,6 +33,7 @@ fn pulls(client: Client, naming: &Naming, agent: &str) -> Result<()> {
         image: &stage.golden.image,
         naming,
         reference: Reference::Tag,
+        login: None,
     })?;
     stage.registry.asked_only_by(agent)
 }

@@ -42,6 +42,7 @@ fn pulls_again_by(client: Client, naming: &Naming, references: &[Reference]) -> 
         image: &stage.golden.image,
         naming,
         reference: Reference::Tag,
+        login: None,
     };
     let told = |darter: &Darter| darter.log().unwrap_or_default();
     client.pull(&visit).with_context(|| told(&darter))?;
@@ -126,6 +127,7 @@ fn a_client_pulls_through_darter_with_no_more_than_the_files_that_setup_writes()
             image: &stage.golden.image,
             naming: &Naming::SetUp(SetUp { hub, files }),
             reference: Reference::Tag,
+            login: None,
         };
         let pulled = client.pull(&visit);
         pulled.with_context(|| darter.log().unwrap_or_default())?;

@@ -93,18 +93,17 @@ fn clients_pull_what_is_public_as_nobody_and_what_is_private_as_themselves() -> 
     }
     let ca = fs::read_to_string(registry.papers().join("ca.crt"))?;
     let pull = |client: Client, repository: &str, login: Option<(&str, &str)>| {
-        let login = login.map(|(user, password)| (user.to_owned(), password.to_owned()));
         let naming = Naming::Secured(Secured {
             registry: registry.address(Door::Registry).to_string(),
             repository: repository.to_owned(),
             ca: ca.clone(),
-            login,
         });
         client.pull(&Visit {
             room: &room,
             image: &image,
             naming: &naming,
             reference: Reference::Tag,
+            login,
         })
     };
     for client in [Client::Dockerd, Client::Ctr, Client::Podman, Client::Skopeo] {
@@ -299,7 +298,7 @@ fn the_storage_host_gives_bytes_for_a_good_address_and_for_nothing_else() -> Res
     }
     let directory = workspace()?;
     let settings = Settings {
-        places: BTreeMap::from([(Door::Storage, [127, 0, 0, 2].into())]),
+        places: BTreeMap::from([(Door::Storage, ([127, 0, 0, 2], 0).into())]),
         ..plain()
     };
     let (registry, digest) = with_blob(directory.path(), settings)?;

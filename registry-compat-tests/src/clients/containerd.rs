@@ -7,7 +7,7 @@ use std::fs;
 
 use anyhow::{Context as _, Result, ensure};
 
-use super::{MIRROR, Naming, PULL_LIMIT, START_LIMIT, Secured, Visit, cri};
+use super::{MIRROR, Naming, PULL_LIMIT, START_LIMIT, Visit, cri};
 use crate::process::{self, Process};
 
 const SOCKET: &str = "/run/containerd/containerd.sock";
@@ -29,11 +29,7 @@ pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
     if !matches!(visit.naming, Naming::Explicit(_)) {
         pull.args(["--hosts-dir", HOSTS]);
     }
-    if let Naming::Secured(Secured {
-        login: Some((user, password)),
-        ..
-    }) = visit.naming
-    {
+    if let Some((user, password)) = visit.login {
         pull.args(["--user", &format!("{user}:{password}")]);
     }
     pull.arg(visit.registry_name());
@@ -46,7 +42,7 @@ pub(super) fn pull(visit: &Visit<'_>) -> Result<()> {
 pub(super) fn pull_by_cri(visit: &Visit<'_>) -> Result<()> {
     let mut daemon = start(visit)?;
     let socket = visit.room.host_path(SOCKET)?;
-    cri::pull_image(&socket, &visit.registry_name(), PULL_LIMIT)
+    cri::pull_image(&socket, &visit.registry_name(), visit.login, PULL_LIMIT)
         .with_context(|| daemon.log().unwrap_or_default())?;
     compare(visit)?;
     daemon.stop()

@@ -138,6 +138,7 @@ fn configure(visit: &Visit<'_>) -> Result<String> {
         "/etc/containers/policy.json",
         "{\"default\": [{\"type\": \"insecureAcceptAnything\"}]}\n",
     )?;
+    visit.log_in(&visit.registry_name())?;
     let own = "/etc/containers/registries.conf";
     match visit.naming {
         Naming::Mirror(names) => visit.room.write(

@@ -29,7 +29,8 @@ pub(super) fn build(visit: &Visit<'_>) -> Result<()> {
         context.join("Dockerfile"),
         format!("FROM {name}\nCOPY own /own\n"),
     )?;
-    let mut build = visit.room.client("/usr/bin/docker");
+    // It is the command that asks for tokens then, and not the daemon.
+    let mut build = visit.command("/usr/bin/docker");
     build
         .env("DOCKER_BUILDKIT", "1")
         .args([
@@ -51,6 +52,7 @@ fn start(visit: &Visit<'_>) -> Result<Process> {
     visit.empty_directory("/var/lib/docker")?;
     visit.empty_directory("/run/docker")?;
     visit.empty_directory("/etc/docker")?;
+    visit.log_in(&visit.hub_name())?;
     match visit.naming {
         Naming::Mirror(_) => visit.room.write(
             "/etc/docker/daemon.json",

@@ -26,6 +26,9 @@ mod dockerd;
 /// The address that every client is pointed to.
 pub const MIRROR: &str = "localhost:65001";
 
+/// What docker and its kin keep a login for Docker Hub by.
+const HUB_LOGIN: &str = "https://index.docker.io/v1/";
+
 /// A pull of a big image by the slowest client, on two busy cores.
 const PULL_LIMIT: Duration = Duration::from_secs(240);
 
@@ -83,8 +86,6 @@ pub struct Secured {
     pub repository: String,
     /// The certificate of its authority, as PEM.
     pub ca: String,
-    /// A user and a password.
-    pub login: Option<(String, String)>,
 }
 
 /// What points a client at the mirror.
@@ -115,6 +116,8 @@ pub struct Visit<'a> {
     pub image: &'a Image,
     pub naming: &'a Naming,
     pub reference: Reference,
+    /// The user and the password that the client was given for the image's registry.
+    pub login: Option<(&'a str, &'a str)>,
 }
 
 /// How a client names the one image of a repository.
@@ -131,19 +134,10 @@ impl Secured {
         format!("{}/{}", self.registry, self.repository)
     }
 
-    /// Writes whom to believe and who one is to where docker and its kin look for it.
+    /// Writes whom to believe to where docker and its kin look for it.
     fn write(&self, room: &Room) -> Result<()> {
         let ca = format!("/etc/docker/certs.d/{}/ca.crt", self.registry);
-        room.write(&ca, &self.ca)?;
-        let auths = match &self.login {
-            None => json!({}),
-            Some((user, password)) => {
-                let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
-                json!({&self.registry: {"auth": auth}})
-            }
-        };
-        let config = json!({"auths": auths}).to_string();
-        room.write("/root/.docker/config.json", &config)
+        room.write(&ca, &self.ca)
     }
 }
 
@@ -238,6 +232,19 @@ impl Visit<'_> {
         command
     }
 
+    /// Writes who one is, or that one is nobody, to where docker and its kin look for it.
+    fn log_in(&self, name: &str) -> Result<()> {
+        let auths = match self.login {
+            None => json!({}),
+            Some((user, password)) => {
+                let auth = BASE64_STANDARD.encode(format!("{user}:{password}"));
+                json!({registry_of(name): {"auth": auth}})
+            }
+        };
+        let config = json!({"auths": auths}).to_string();
+        self.room.write("/root/.docker/config.json", &config)
+    }
+
     /// Writes files of the client.
     fn write(&self, files: &[(String, String)]) -> Result<()> {
         let mut files = files.iter();
@@ -257,5 +264,13 @@ impl Visit<'_> {
             }
         }
         Ok(outside)
+    }
+}
+
+/// What a login for the registry of an image is kept by.
+fn registry_of(name: &str) -> &str {
+    match name.split_once('/') {
+        Some((registry, _)) if registry.contains(['.', ':']) && registry != "docker.io" => registry,
+        _ => HUB_LOGIN,
     }
 }

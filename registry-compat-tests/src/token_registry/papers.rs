@@ -1,6 +1,6 @@
 //! The certificate of one token registry, and the authority that its clients believe.
 
-use std::{fs, net::IpAddr, path::Path, sync::Arc};
+use std::{fs, path::Path, sync::Arc};
 
 use anyhow::Result;
 use rustls::{
@@ -9,18 +9,21 @@ use rustls::{
 };
 use tokio_rustls::TlsAcceptor;
 
+use super::{Door, Settings};
 use crate::authority::TestAuthority;
 
 /// Makes both, and writes the authority's into `directory`, where nothing else may be: Go's clients
 /// read whole directories.
-pub(super) fn write(directory: &Path, places: [IpAddr; 3]) -> Result<TlsAcceptor> {
+pub(super) fn write(directory: &Path, settings: &Settings) -> Result<TlsAcceptor> {
     fs::create_dir_all(directory)?;
     let ca = TestAuthority::new()?;
     fs::write(directory.join("ca.crt"), ca.pem())?;
-    let mut names: Vec<String> = places.iter().map(ToString::to_string).collect();
+    let places = Door::ALL.map(|door| settings.place(door).ip().to_string());
+    let mut names = Vec::from(places);
     names.sort();
     names.dedup();
     names.push("localhost".to_owned());
+    names.extend(settings.names.iter().cloned());
     let names: Vec<&str> = names.iter().map(String::as_str).collect();
     let leaf = ca.issue(&names)?;
     let chain = vec![CertificateDer::from_pem_slice(leaf.certificate.as_bytes())?];

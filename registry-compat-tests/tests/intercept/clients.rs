@@ -101,6 +101,7 @@ fn pulls(
                 variables,
             }),
             reference: Reference::Tag,
+            login: None,
         };
         let pulled = client.pull(&visit);
         pulled.with_context(|| darter.log().unwrap_or_default())?;

@@ -121,6 +121,7 @@ fn a_client_that_knows_no_proxy_pulls_through_darter() -> Result<()> {
                 variables: Vec::new(),
             }),
             reference: Reference::Tag,
+            login: None,
         };
         let pulled = client.pull(&visit);
         pulled.with_context(|| scene.darter.log().unwrap_or_default())?;
@@ -222,6 +223,7 @@ fn a_program_that_does_not_trust_us_speaks_for_itself_alone() -> Result<()> {
             variables: Vec::new(),
         }),
         reference: Reference::Tag,
+        login: None,
     };
     let pulled = Client::Skopeo.pull(&visit);
     pulled.with_context(|| scene.darter.log().unwrap_or_default())?;
