@@ -23,6 +23,7 @@ mod partial;
 mod patience;
 mod paused;
 mod planted;
+mod private;
 mod pull;
 mod push;
 mod raw;
