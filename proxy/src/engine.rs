@@ -2,7 +2,7 @@
 
 use std::{ops::Range, pin::Pin};
 
-use protocol::TaskId;
+use protocol::{RegistryName, TaskId};
 use swarm::{
     open::{Held, OpenError, OpenRequest},
     source::{
@@ -42,6 +42,10 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
         request: UpstreamRequest,
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError>;
+
+    /// Whether somebody is to ask `registry` who has an older answer that would do: not where it said
+    /// that few requests are left, but for one now and then.
+    async fn may_refresh(&self, registry: &RegistryName) -> bool;
 
     /// Passes on what is no pull, as it is.
     async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError>;

@@ -92,6 +92,8 @@ pub enum TagAnswer {
     Asked,
     /// The last known answer, since the upstream failed.
     Stale,
+    /// The last known answer, since the upstream said that it answers few questions more.
+    Held,
     /// Not at all.
     Refused,
 }
@@ -336,6 +338,7 @@ impl TagAnswer {
             Self::Fresh => "fresh",
             Self::Asked => "asked",
             Self::Stale => "stale",
+            Self::Held => "held",
             Self::Refused => "refused",
         }
     }

@@ -8,7 +8,7 @@ use std::{
 
 use bytes::Bytes;
 use futures_util::{Stream, StreamExt};
-use protocol::TaskId;
+use protocol::{RegistryName, TaskId};
 use swarm::{
     Held, How, OpenError, OpenRequest, Reader, Served, Swarm,
     source::{
@@ -73,6 +73,10 @@ impl Upstream for Upstreams {
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError> {
         Upstreams::send_lightly(self, &request, patience).await
+    }
+
+    async fn may_refresh(&self, registry: &RegistryName) -> bool {
+        Upstreams::may_refresh(self, registry).await
     }
 
     async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {

@@ -196,7 +196,7 @@ impl State {
                 .retain(|(name, _)| !name.eq_ignore_ascii_case("range"));
         }
         let redirect = |location: &str| Reply::empty(307).with("Location", location);
-        let mut reply = locked(&self.contents).answer(&head, &self.authority);
+        let reply = locked(&self.contents).answer(&head, &self.authority);
         match fault {
             Some(Fault::Status(status)) => Reply::error(*status, "UNKNOWN"),
             Some(Fault::Limited { retry_after }) => {
@@ -207,14 +207,13 @@ impl State {
             Some(Fault::RedirectLoop) if reply.status != 401 => redirect(&head.path),
             Some(Fault::RedirectTo(url)) if reply.status != 401 => redirect(url),
             Some(Fault::DigestHeader(told)) => {
-                reply
-                    .headers
-                    .retain(|(name, _)| name != "Docker-Content-Digest");
+                let reply = reply.without("Docker-Content-Digest");
                 match told {
                     Some(digest) => reply.with("Docker-Content-Digest", digest),
                     None => reply,
                 }
             }
+            Some(Fault::Header(name, value)) => reply.without(name).with(name, value),
             Some(_) | None => reply,
         }
     }

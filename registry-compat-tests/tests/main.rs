@@ -26,6 +26,7 @@ mod planted;
 mod private;
 mod pull;
 mod push;
+mod rate_limit;
 mod raw;
 mod refused;
 mod reload;

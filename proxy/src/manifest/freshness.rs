@@ -28,9 +28,15 @@ pub enum Freshness {
 /// "No such tag" is believed for this long, so that a new tag is seen soon.
 pub const UNKNOWN_TTL: Duration = Duration::from_secs(5);
 
+/// An answer is not given in place of asking at this age, however few questions are left.
+const SPARING_AGE_MAX: Duration = Duration::from_secs(6 * 60 * 60);
+
 /// RFC 9111 dropped the code 110, so the one for anything goes with a text.
 pub const STALE_WARNING: &str =
     "299 - \"darter: the upstream did not answer; this is the last answer it gave\"";
+
+pub const HELD_WARNING: &str =
+    "299 - \"darter: the upstream answers few questions more; this is the last answer it gave\"";
 
 // === impl TagTimes ===
 
@@ -45,6 +51,13 @@ impl TagTimes {
             Ok(age) if age >= self.stale_if_error => Freshness::Ask,
             Ok(_) | Err(_) => Freshness::Revalidate,
         }
+    }
+
+    /// Whether an answer would do where the upstream has few questions left.
+    pub fn would_do(&self, resolved_at: SystemTime, now: SystemTime) -> bool {
+        let age_max = SPARING_AGE_MAX.min(self.stale_if_error);
+        now.duration_since(resolved_at)
+            .is_ok_and(|age| age < age_max)
     }
 }
 
@@ -73,6 +86,26 @@ mod tests {
         check(3600, Freshness::Ask);
         check(-1, Freshness::Revalidate);
         check(-1_000_000, Freshness::Revalidate);
+    }
+
+    #[test]
+    fn an_answer_does_for_a_few_hours_where_few_questions_are_left() {
+        let hours = |hours: u64| Duration::from_secs(hours * 60 * 60);
+        let now = SystemTime::UNIX_EPOCH + hours(1_000);
+        for (stale_if_error, resolved_at, expect) in [
+            (hours(24), now, true),
+            (hours(24), now - hours(5), true),
+            (hours(24), now - hours(6), false),
+            (hours(1), now - hours(1), false),
+            (hours(24), now + hours(1), false),
+        ] {
+            let times = TagTimes {
+                ttl: Duration::ZERO,
+                stale_if_error,
+            };
+            let seen = times.would_do(resolved_at, now);
+            assert_eq!(seen, expect, "{stale_if_error:?} {resolved_at:?}");
+        }
     }
 
     #[test]

@@ -5,6 +5,7 @@
 
 pub mod freshness;
 mod media;
+mod question;
 pub(crate) mod shelf;
 pub(crate) mod tags;
 
@@ -17,7 +18,11 @@ use swarm::{
     source::{Access, Patience, Redirects},
 };
 
-use self::{freshness::STALE_WARNING, shelf::TagName, tags::Resolved};
+use self::{
+    freshness::{HELD_WARNING, STALE_WARNING},
+    shelf::TagName,
+    tags::{Purpose, Resolved},
+};
 use crate::{
     answer::{Answer, Ask, DOCKER_CONTENT_DIGEST},
     blob::{Named, etag, head, is_of},
@@ -74,7 +79,7 @@ impl Proxy {
                 &self.upstream,
                 name,
                 ask.credential.as_ref(),
-                ask.patience(),
+                Purpose::Pull(ask.patience()),
             )
             .await;
         let resolved = resolved.map_err(|error| {
@@ -91,8 +96,10 @@ impl Proxy {
             self.saw(ask, target, named, resolved.access).await;
         }
         let mut answer = self.by_resolution(ask, target, &resolved).await?;
-        if resolved.answer == TagAnswer::Stale {
-            answer.set(header::WARNING, STALE_WARNING);
+        match resolved.answer {
+            TagAnswer::Stale => answer.set(header::WARNING, STALE_WARNING),
+            TagAnswer::Held => answer.set(header::WARNING, HELD_WARNING),
+            TagAnswer::Fresh | TagAnswer::Asked | TagAnswer::Refused => {}
         }
         Ok(answer)
     }
@@ -223,7 +230,7 @@ impl Proxy {
     pub(crate) async fn digest_of(&self, tag: TagName) -> Result<Digest, Refusal> {
         let resolved = self
             .tags
-            .resolve(&self.upstream, tag, None, Patience::Long)
+            .resolve(&self.upstream, tag, None, Purpose::Order)
             .await;
         let resolved =
             resolved.map_err(|error| upstream::refusal(&error, Fault::ManifestUnknown))?;

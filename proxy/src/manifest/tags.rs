@@ -14,20 +14,15 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use http::header;
 use moka::future::Cache;
-use protocol::Digest;
-use swarm::source::{
-    Access, Credential, Fingerprint, Method, Patience, Redirects, Reference, Resource, SourceError,
-    UpstreamRequest, UpstreamResponse,
-};
+use swarm::source::{Access, Credential, Fingerprint, Patience, SourceError};
 
 use super::{
     freshness::{Freshness, TagTimes, UNKNOWN_TTL},
+    question::Question,
     shelf::{Resolution, Shelf, TagName},
 };
 use crate::{
-    answer::DOCKER_CONTENT_DIGEST,
     config::Config,
     engine::Upstream,
     flights::{Flight, Flights},
@@ -64,6 +59,14 @@ pub(crate) struct Resolved {
     pub(crate) answer: TagAnswer,
     /// With which right the registry told it, just now or within the ttl.
     pub(crate) access: Access,
+}
+
+/// What somebody wants to know it for.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Purpose {
+    Pull(Patience),
+    /// An order, which means what the tag stands for now.
+    Order,
 }
 
 /// A tag and who asks for it.
@@ -137,7 +140,7 @@ impl Tags {
         source: &Arc<dyn Upstream>,
         tag: TagName,
         credential: Option<&Credential>,
-        patience: Patience,
+        purpose: Purpose,
     ) -> Result<Resolved, Arc<SourceError>> {
         let now = (self.clock)();
         let fingerprint = credential.map(Credential::fingerprint);
@@ -148,10 +151,20 @@ impl Tags {
         if let (Freshness::Fresh, Some(known)) = (freshness, &known) {
             return Ok(known.clone());
         }
+        if let (Purpose::Pull(_), Some(known)) = (purpose, &known)
+            && self.is_held_back(source, &caller.tag, known, now).await
+        {
+            let answer = TagAnswer::Held;
+            return Ok(Resolved {
+                answer,
+                ..known.clone()
+            });
+        }
         // Who has an older answer has somewhere else to go.
-        let patience = match (freshness, &known) {
-            (Freshness::Revalidate, Some(_)) => Patience::Short,
-            (Freshness::Fresh | Freshness::Revalidate | Freshness::Ask, _) => patience,
+        let patience = match (freshness, purpose) {
+            (Freshness::Revalidate, _) => Patience::Short,
+            (Freshness::Fresh | Freshness::Ask, Purpose::Pull(patience)) => patience,
+            (Freshness::Fresh | Freshness::Ask, Purpose::Order) => Patience::Long,
         };
         let asking = Asking { caller, patience };
         let error = match self.asked_lately(&asking, now).await {
@@ -168,6 +181,22 @@ impl Tags {
             }),
             (Freshness::Fresh | Freshness::Revalidate | Freshness::Ask, _) => Err(error),
         }
+    }
+
+    /// Whether the registry is spared a question to which the answer is known. One that is somebody's
+    /// own is asked for all the same, since his right may have ended.
+    async fn is_held_back(
+        &self,
+        source: &Arc<dyn Upstream>,
+        tag: &TagName,
+        known: &Resolved,
+        now: SystemTime,
+    ) -> bool {
+        let would_do = self
+            .rules()
+            .times
+            .would_do(known.resolution.resolved_at, now);
+        known.access == Access::Anonymous && would_do && !source.may_refresh(&tag.registry).await
     }
 
     /// The tag has another meaning now: whoever asks next asks the upstream.
@@ -294,87 +323,5 @@ impl Tags {
         self.flights.join(asking, || {
             async move { question.ask().await.map_err(Arc::new) }.boxed()
         })
-    }
-}
-
-/// One question to an upstream, which outlives the caller that began it.
-struct Question {
-    source: Arc<dyn Upstream>,
-    tag: TagName,
-    patience: Patience,
-    credential: Option<Credential>,
-    len_max: usize,
-    clock: fn() -> SystemTime,
-}
-
-// === impl Question ===
-
-impl Question {
-    async fn ask(&self) -> Result<(Resolution, Access), SourceError> {
-        let response = self.send(Method::Head).await;
-        match response {
-            Ok(response) => {
-                let digest = response.headers.get(DOCKER_CONTENT_DIGEST);
-                let digest = digest.and_then(|value| value.to_str().ok()?.parse::<Digest>().ok());
-                let Some(digest) = digest else {
-                    return self.ask_whole().await;
-                };
-                let told = response.headers.get(header::CONTENT_TYPE);
-                let size = response.content_length;
-                Ok((self.resolution(digest, told, size), response.access))
-            }
-            // Some registries have no HEAD for tags.
-            Err(SourceError::Status(answer))
-                if answer.status == http::StatusCode::METHOD_NOT_ALLOWED =>
-            {
-                self.ask_whole().await
-            }
-            Err(error) => Err(error),
-        }
-    }
-
-    /// For an upstream that tells no digest that can be used: the body has it.
-    async fn ask_whole(&self) -> Result<(Resolution, Access), SourceError> {
-        let response = self.send(Method::Get).await?;
-        let told = response.headers.get(header::CONTENT_TYPE).cloned();
-        let access = response.access;
-        let body = response.body.collect(self.len_max).await?;
-        let digest = Digest::sha256_of(&body);
-        Ok((
-            self.resolution(digest, told.as_ref(), Some(body.len() as u64)),
-            access,
-        ))
-    }
-
-    async fn send(&self, method: Method) -> Result<UpstreamResponse, SourceError> {
-        let request = self.request(method);
-        self.source.send(request, self.patience).await
-    }
-
-    fn request(&self, method: Method) -> UpstreamRequest {
-        UpstreamRequest {
-            method,
-            registry: self.tag.registry.clone(),
-            repository: self.tag.repository.clone(),
-            resource: Resource::Manifest(Reference::Tag(self.tag.tag.as_str().to_owned())),
-            range: None,
-            credential: self.credential.clone(),
-            redirects: Redirects::Follow,
-        }
-    }
-
-    fn resolution(
-        &self,
-        digest: Digest,
-        content_type: Option<&http::HeaderValue>,
-        size: Option<u64>,
-    ) -> Resolution {
-        let media_type = super::media::told(content_type.and_then(|value| value.to_str().ok()));
-        Resolution {
-            digest,
-            media_type,
-            size,
-            resolved_at: (self.clock)(),
-        }
     }
 }

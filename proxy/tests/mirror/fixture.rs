@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     task::{Context, Poll},
     time::{Duration, SystemTime, UNIX_EPOCH},
@@ -73,6 +73,8 @@ pub(crate) struct FakeUpstream {
     pub(crate) passed: Mutex<HeaderMap>,
     pub(crate) asked: AtomicUsize,
     pub(crate) gate: Semaphore,
+    /// It has said that it answers few questions more.
+    pub(crate) is_scarce: AtomicBool,
 }
 
 struct FakeStream {
@@ -398,6 +400,7 @@ impl FakeUpstream {
             passed: Mutex::default(),
             asked: AtomicUsize::new(0),
             gate: Semaphore::new(Semaphore::MAX_PERMITS),
+            is_scarce: AtomicBool::new(false),
         }
     }
 
@@ -446,6 +449,10 @@ impl Upstream for FakeUpstream {
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError> {
         self.send(request, patience).await
+    }
+
+    async fn may_refresh(&self, _: &RegistryName) -> bool {
+        !self.is_scarce.load(Ordering::SeqCst)
     }
 
     async fn token(&self, _: TokenRequest) -> Result<TokenAnswer, SourceError> {

@@ -1,9 +1,15 @@
 //! Manifests by tag and by digest; tags that are shared, kept, stale, or for one caller alone.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use protocol::Digest;
-use proxy::RawConfig;
+use proxy::{
+    RawConfig,
+    image::{ImageName, Platforms},
+};
 use swarm::source::{Access, Method, Reference, Resource, SourceError};
 
 use crate::fixture::{DEADLINE, FakeContent, Fixture, status, success};
@@ -102,6 +108,40 @@ async fn a_tag_is_asked_once_within_its_time_and_once_for_all_at_once() -> anyho
     assert_eq!(fixture.upstream.asked(), 1);
     assert_eq!(fixture.get(TAG).await?.status, 200);
     assert_eq!(fixture.upstream.asked(), 1);
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_upstream_with_few_answers_left_is_not_asked_what_is_known() -> anyhow::Result<()> {
+    for (access, asked) in [(Access::Anonymous, 1), (Access::Caller, 3)] {
+        let directory = tempfile::tempdir()?;
+        let fixture = with_ttl(directory.path(), 0).await?;
+        has_the_tag(&fixture, access);
+        fixture.upstream.is_scarce.store(true, Ordering::SeqCst);
+        let told = "Authorization: Bearer own\r\n";
+        for warned in [false, true, true] {
+            let reply = fixture.ask("HEAD", TAG, told).await?;
+            assert_eq!(reply.status, 200);
+            let is_warned = reply.header("warning").contains("few questions");
+            assert_eq!(is_warned, warned && access == Access::Anonymous);
+        }
+        // What is somebody's own is asked for, since his right may have ended.
+        assert_eq!(fixture.upstream.asked(), asked, "{access:?}");
+    }
+    Ok(())
+}
+
+#[tokio::test]
+async fn an_order_means_what_the_tag_stands_for_now() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = with_ttl(directory.path(), 0).await?;
+    has_the_tag(&fixture, Access::Anonymous);
+    fixture.upstream.is_scarce.store(true, Ordering::SeqCst);
+    fixture.get(TAG).await?;
+    let asked = fixture.upstream.asked();
+    let name: ImageName = "quay.io/a/b:v1".parse()?;
+    let _image = fixture.proxy.image(&name, &Platforms::All).await;
+    assert_eq!(fixture.upstream.asked(), asked + 1);
     Ok(())
 }
 

@@ -41,6 +41,8 @@ pub enum Fault {
     RedirectTo(String),
     /// The headers of the healthy answer, but this `Docker-Content-Digest`, or none.
     DigestHeader(Option<String>),
+    /// The healthy answer, but for this header.
+    Header(&'static str, &'static str),
     /// A `Range` is answered with the whole.
     IgnoresRange,
     /// The body comes as far as the sluice lets it.

@@ -213,6 +213,7 @@ impl Sending {
                 | Fault::RedirectLoop
                 | Fault::RedirectTo(_)
                 | Fault::DigestHeader(_)
+                | Fault::Header(..)
                 | Fault::IgnoresRange
                 | Fault::Sluiced(_)
                 | Fault::Trickles(_),

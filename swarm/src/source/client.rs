@@ -161,6 +161,13 @@ impl Upstreams {
         self.inner().config.allowed(registry)
     }
 
+    /// Whether somebody is to ask `registry` who has an older answer that would do: not where it said
+    /// that few requests are left for this host, but for one now and then.
+    pub async fn may_refresh(&self, registry: &RegistryName) -> bool {
+        let endpoints = self.endpoints(registry).await;
+        endpoints.map_or(true, |endpoints| endpoints.may_refresh())
+    }
+
     /// The answer to `request`, tried a few times until it begins. A body that breaks off later
     /// is the caller's to resume; [`Upstreams::fetch`] does.
     pub async fn send(&self, request: &UpstreamRequest) -> Result<UpstreamResponse, SourceError> {

@@ -69,6 +69,11 @@ impl Endpoints {
         }
     }
 
+    /// Whether somebody is to ask who has an older answer: where any endpoint has requests to spare.
+    pub(super) fn may_refresh(&self) -> bool {
+        self.upstreams.iter().any(Upstream::may_refresh)
+    }
+
     /// What is known of the silence of all together.
     pub(super) fn silence(&self) -> MutexGuard<'_, Silence> {
         self.silence.lock().unwrap_or_else(PoisonError::into_inner)

@@ -160,6 +160,7 @@ mod tests {
         metrics.hub_told(RateLimit {
             limit: Some(100),
             remaining: Some(0),
+            window: None,
         });
         let names: Vec<String> = registry
             .gather()

@@ -1,7 +1,7 @@
 //! One endpoint of a registry: its URLs, its connections, and one request with the redirects that
 //! follow it.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use http::{HeaderMap, HeaderValue, header};
 use protocol::RegistryName;
@@ -17,7 +17,7 @@ use super::{
     error::{AnsweredBy, Awaited, SourceError},
     login::Login,
     range::ContentRange,
-    rate_limit::RateLimit,
+    rate_limit::{Allowance, RateLimit},
     redirect,
     registry::is_docker_hub,
     request::{Access, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse},
@@ -33,6 +33,8 @@ pub(super) struct Upstream {
     /// Of this node, where it has one.
     pub(super) login: Option<Login>,
     is_hub: bool,
+    /// What nobody in particular may still ask for.
+    allowance: Mutex<Allowance>,
     slots: Arc<Semaphore>,
     /// Those of requests that are passed on, which last as long as their callers like.
     pass_slots: Arc<Semaphore>,
@@ -67,6 +69,7 @@ impl Upstream {
             dialer,
             login: None,
             is_hub: is_docker_hub(name),
+            allowance: Mutex::default(),
             slots: Arc::new(Semaphore::new(SLOTS_MAX)),
             pass_slots: Arc::new(Semaphore::new(SLOTS_MAX)),
         }
@@ -75,6 +78,11 @@ impl Upstream {
     /// Whether as many requests are under way as may be.
     pub(super) fn is_full(&self) -> bool {
         self.slots.available_permits() == 0
+    }
+
+    /// Whether somebody is to ask who need not.
+    pub(super) fn may_refresh(&self) -> bool {
+        self.allowance().admits(clock::now())
     }
 
     async fn slot(&self) -> Result<OwnedSemaphorePermit, SourceError> {
@@ -103,9 +111,8 @@ impl Upstream {
                 .dialer
                 .send(request.method, &url, headers(request, authorization))
                 .await?;
-            if self.is_hub && here {
-                let told = RateLimit::of(response.headers());
-                self.dialer.metrics.hub_told(told);
+            if here {
+                self.told(RateLimit::of(response.headers()), access);
             }
             if !redirect::is_redirect(response.status()) || request.redirects == Redirects::Stop {
                 break response;
@@ -133,6 +140,22 @@ impl Upstream {
             return Ok(self.success(response, request.method, access, slot));
         }
         Err(self.failure(response, by).await)
+    }
+
+    /// An answer to a request with such a right told this. What a caller has left is his own.
+    fn told(&self, told: RateLimit, access: Access) {
+        if self.is_hub {
+            self.dialer.metrics.hub_told(told);
+        }
+        if access == Access::Anonymous {
+            self.allowance().told(told, clock::now());
+        }
+    }
+
+    fn allowance(&self) -> MutexGuard<'_, Allowance> {
+        self.allowance
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What an answer that is no success means.
