@@ -11,7 +11,7 @@ use protocol::{
     grpc::{AvailabilityClient, OperatorClient, SchedulerClient},
     scheduler::Hello,
 };
-use proxy::Proxy;
+use proxy::{Proxy, Registries};
 use scheduler::{SchedulerDriver, SchedulerService};
 use seed::Seed;
 use swarm::{
@@ -255,7 +255,10 @@ async fn proxy(
         certificates: Arc::new(Leaves::new(authorities, wall_clock)),
         config: config.proxy,
         engine: Arc::new(swarm.clone()),
-        upstream: Arc::new(upstreams),
+        upstream: Arc::new(Registries {
+            upstreams,
+            swarm: swarm.clone(),
+        }),
         metrics: proxy::Metrics::new(registry)?,
         clock: wall_clock,
     };

@@ -1,12 +1,12 @@
 //! What the proxy asks of the swarm, as two traits, so that headers can be tested without one.
 
-use std::{ops::Range, pin::Pin};
+use std::{ops::Range, pin::Pin, time::Duration};
 
 use protocol::{RegistryName, TaskId};
 use swarm::{
     open::{Held, OpenError, OpenRequest},
     source::{
-        PassRequest, PassResponse, Patience, SourceError, TokenAnswer, TokenRequest,
+        PassRequest, PassResponse, Patience, SourceError, TokenAnswer, TokenRequest, Told,
         UpstreamRequest, UpstreamResponse,
     },
 };
@@ -35,6 +35,10 @@ pub trait Upstream: Send + Sync + std::fmt::Debug {
         request: UpstreamRequest,
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError>;
+
+    /// What the registry tells anybody of what `request` asks for, as other hosts know it: asked no longer
+    /// than `age_max` ago. `None` where it must be asked from here.
+    async fn everybodys(&self, request: &UpstreamRequest, age_max: Duration) -> Option<Told>;
 
     /// As `send`, but tried once: what follows is tried often enough.
     async fn send_lightly(

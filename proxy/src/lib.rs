@@ -39,3 +39,4 @@ pub use intercept::{CertificateError, Certificates, Met, Owner};
 pub use log::BytesBy;
 pub use metrics::Metrics;
 pub use serve::{Parts, Proxy};
+pub use swarm_engine::Registries;

@@ -4,6 +4,7 @@ use std::{
     pin::Pin,
     sync::Arc,
     task::{Context, Poll},
+    time::Duration,
 };
 
 use bytes::Bytes;
@@ -12,8 +13,8 @@ use protocol::{RegistryName, TaskId};
 use swarm::{
     Held, How, OpenError, OpenRequest, Reader, Served, Swarm,
     source::{
-        PassRequest, PassResponse, Patience, SourceError, TokenAnswer, TokenRequest,
-        UpstreamRequest, UpstreamResponse, Upstreams,
+        PassRequest, PassResponse, Patience, Question, SourceError, TokenAnswer, TokenRequest,
+        Told, UpstreamRequest, UpstreamResponse, Upstreams,
     },
 };
 
@@ -54,16 +55,28 @@ impl Engine for Swarm {
     }
 }
 
+/// The registries, as this host and its cluster ask them.
+#[derive(Debug)]
+pub struct Registries {
+    pub upstreams: Upstreams,
+    pub swarm: Swarm,
+}
+
 #[async_trait::async_trait]
-impl Upstream for Upstreams {
+impl Upstream for Registries {
+    async fn everybodys(&self, request: &UpstreamRequest, age_max: Duration) -> Option<Told> {
+        let question = Question::of(request)?;
+        self.swarm.everybodys(&question, age_max).await
+    }
+
     async fn send(
         &self,
         request: UpstreamRequest,
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError> {
         match patience {
-            Patience::Long => Upstreams::send(self, &request).await,
-            Patience::Short => self.send_briefly(&request).await,
+            Patience::Long => self.upstreams.send(&request).await,
+            Patience::Short => self.upstreams.send_briefly(&request).await,
         }
     }
 
@@ -72,19 +85,19 @@ impl Upstream for Upstreams {
         request: UpstreamRequest,
         patience: Patience,
     ) -> Result<UpstreamResponse, SourceError> {
-        Upstreams::send_lightly(self, &request, patience).await
+        self.upstreams.send_lightly(&request, patience).await
     }
 
     async fn may_refresh(&self, registry: &RegistryName) -> bool {
-        Upstreams::may_refresh(self, registry).await
+        self.upstreams.may_refresh(registry).await
     }
 
     async fn pass(&self, request: PassRequest) -> Result<PassResponse, SourceError> {
-        Upstreams::pass(self, request).await
+        self.upstreams.pass(request).await
     }
 
     async fn token(&self, request: TokenRequest) -> Result<TokenAnswer, SourceError> {
-        Upstreams::token(self, request).await
+        self.upstreams.token(request).await
     }
 }
 

@@ -3,6 +3,7 @@
 //! Invariant: a task has at most one driver on this host at any time.
 
 mod opening;
+mod public;
 mod shelf;
 mod stored;
 mod upkeep;
@@ -17,6 +18,7 @@ use std::{
     time::Instant,
 };
 
+use moka::future::Cache;
 use protocol::{
     Host, HostId, Identity, Origin, TaskId, Want, availability::Availability, scheduler::Hello,
 };
@@ -31,7 +33,7 @@ use crate::{
     peer::{Bans, Hub, HubConfig, Lent, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
-    source::{Fingerprint, Upstreams},
+    source::{Fingerprint, Public, Upstreams},
     store::Store,
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
@@ -90,6 +92,10 @@ struct Inner {
     next_reader: AtomicU64,
     warm: mpsc::Sender<WarmOrder>,
     prefetch: Throttle,
+    /// What this host tells others of what anybody may read.
+    public: Public,
+    /// Seeds that did not answer a moment ago.
+    left: Cache<HostId, ()>,
     metrics: Metrics,
 }
 
@@ -143,6 +149,8 @@ impl Swarm {
             next_reader: AtomicU64::new(NOBODY.0 + 1),
             warm,
             prefetch: parts.prefetch,
+            public: Public::default(),
+            left: Cache::builder().time_to_live(public::LEFT_FOR).build(),
             metrics: parts.metrics,
         };
         (

@@ -10,6 +10,30 @@ pub struct Metrics {
     pub(crate) tasks: IntGauge,
     pub(crate) sessions: IntGauge,
     ends: IntCounterVec,
+    public: IntCounterVec,
+}
+
+/// What a seed said that was asked what anybody may read.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum PublicAnswer {
+    Told,
+    /// Nothing that it tells anybody.
+    Nothing,
+    Failed,
+}
+
+// === impl PublicAnswer ===
+
+impl PublicAnswer {
+    const ALL: [Self; 3] = [Self::Told, Self::Nothing, Self::Failed];
+
+    fn as_str(self) -> &'static str {
+        match self {
+            Self::Told => "told",
+            Self::Nothing => "nothing",
+            Self::Failed => "failed",
+        }
+    }
 }
 
 // === impl Metrics ===
@@ -23,6 +47,15 @@ impl Metrics {
             "Downloads that are over, by outcome",
         );
         let ends = IntCounterVec::new(ends, &["outcome"])?;
+        let public = Opts::new(
+            "darter_swarm_public_questions_total",
+            "Questions to a seed for what anybody may read, by answer",
+        );
+        let public = IntCounterVec::new(public, &["answer"])?;
+        registry.register(Box::new(public.clone()))?;
+        for answer in PublicAnswer::ALL {
+            public.with_label_values(&[answer.as_str()]);
+        }
         registry.register(Box::new(tasks.clone()))?;
         registry.register(Box::new(sessions.clone()))?;
         registry.register(Box::new(ends.clone()))?;
@@ -40,7 +73,12 @@ impl Metrics {
             tasks,
             sessions,
             ends,
+            public,
         })
+    }
+
+    pub(crate) fn public(&self, answer: PublicAnswer) {
+        self.public.with_label_values(&[answer.as_str()]).inc();
     }
 
     /// Counts the end of a download; `None` is the end of the node.

@@ -206,18 +206,22 @@ impl Proxy {
         if let Some(refusal) = self.refused_lately(ask, target, named).await {
             return Err(refusal);
         }
-        let response = match self
-            .upstream
-            .send(head(ask, target, named, Redirects::Follow), ask.patience())
-            .await
-        {
-            Ok(response) => response,
-            Err(error) => return Err(self.unproven(ask, target, named, &error).await.refusal),
+        let request = head(ask, target, named, Redirects::Follow);
+        let age_max = self.config().tags.ttl;
+        let (access, media_type, size) = match self.upstream.everybodys(&request, age_max).await {
+            Some(told) => (Access::Anonymous, told.media_type, told.size),
+            None => match self.upstream.send(request, ask.patience()).await {
+                Ok(response) => {
+                    let told = response.headers.get(header::CONTENT_TYPE);
+                    let told = told.and_then(|value| value.to_str().ok());
+                    let media_type = told.map(str::to_owned);
+                    (response.access, media_type, response.content_length)
+                }
+                Err(error) => return Err(self.unproven(ask, target, named, &error).await.refusal),
+            },
         };
-        self.saw(ask, target, named, response.access).await;
-        let told = response.headers.get(header::CONTENT_TYPE);
-        let media_type = media::told(told.and_then(|value| value.to_str().ok()));
-        let described = media_type.zip(response.content_length);
+        self.saw(ask, target, named, access).await;
+        let described = media::told(media_type.as_deref()).zip(size);
         let digest = named.digest;
         Ok(described.map(|(media_type, size)| Described {
             digest,

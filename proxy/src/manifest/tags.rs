@@ -41,6 +41,8 @@ pub(crate) struct Tags {
     flights: Flights<Asking, Told>,
     /// How many writes there were: an answer that was asked for before one may be of before it.
     written: AtomicU64,
+    /// When tags were written lately: what other hosts were told before is not what they are.
+    written_at: Cache<TagName, SystemTime>,
     rules: Mutex<Rules>,
     clock: fn() -> SystemTime,
 }
@@ -120,6 +122,10 @@ impl Tags {
                 .build(),
             flights: Flights::default(),
             written: AtomicU64::new(0),
+            written_at: Cache::builder()
+                .max_capacity(PRIVATE_MAX)
+                .time_to_live(PRIVATE_LIFE)
+                .build(),
             rules: Mutex::new(Rules::of(config)),
             clock,
         })
@@ -202,6 +208,7 @@ impl Tags {
     /// The tag has another meaning now: whoever asks next asks the upstream.
     pub(crate) async fn forget_written(&self, tag: &TagName) {
         self.written.fetch_add(1, Ordering::AcqRel);
+        self.written_at.insert(tag.clone(), (self.clock)()).await;
         self.shelf.remove(tag).await;
         let written = tag.clone();
         let of_tag = move |caller: &Caller| caller.tag == written;
@@ -252,7 +259,8 @@ impl Tags {
     ) -> Result<Resolved, Arc<SourceError>> {
         let caller = &asking.caller;
         let written = self.written.load(Ordering::Acquire);
-        let asked = self.fly(source, asking, credential).await;
+        let age_max = self.age_max(&caller.tag).await;
+        let asked = self.fly(source, asking, credential, age_max).await;
         let is_kept = written == self.written.load(Ordering::Acquire);
         match asked {
             Ok((resolution, Access::Anonymous)) => {
@@ -305,19 +313,32 @@ impl Tags {
         }
     }
 
+    /// How old a word of other hosts on `tag` may be: not from before it was written here.
+    async fn age_max(&self, tag: &TagName) -> Duration {
+        let ttl = self.rules().times.ttl;
+        let Some(written_at) = self.written_at.get(tag).await else {
+            return ttl;
+        };
+        let since = (self.clock)().duration_since(written_at);
+        since.map_or(Duration::ZERO, |since| since.min(ttl))
+    }
+
     /// Joins the request that is under way for this caller's tag, or begins it.
     fn fly(
         &self,
         source: &Arc<dyn Upstream>,
         asking: &Asking,
         credential: Option<&Credential>,
+        age_max: Duration,
     ) -> Flight<Told> {
+        let rules = self.rules();
         let question = Question {
             source: Arc::clone(source),
             tag: asking.caller.tag.clone(),
             patience: asking.patience,
             credential: credential.cloned(),
-            len_max: self.rules().manifest_len_max,
+            len_max: rules.manifest_len_max,
+            age_max,
             clock: self.clock,
         };
         self.flights.join(asking, || {

@@ -32,7 +32,7 @@ use swarm::{
     open::{Held, OpenError, OpenRequest, ReadProof},
     source::{
         Access, Answer, AnsweredBy, Body, PassRequest, PassResponse, Patience, Redirects,
-        SourceError, TokenAnswer, TokenRequest, Tunnels, UpstreamRequest, UpstreamResponse,
+        SourceError, TokenAnswer, TokenRequest, Told, Tunnels, UpstreamRequest, UpstreamResponse,
     },
 };
 use tokio::{
@@ -429,6 +429,10 @@ impl std::fmt::Debug for FakeUpstream {
 
 #[async_trait::async_trait]
 impl Upstream for FakeUpstream {
+    async fn everybodys(&self, _: &UpstreamRequest, _: Duration) -> Option<Told> {
+        None
+    }
+
     async fn send(
         &self,
         request: UpstreamRequest,

@@ -9,6 +9,7 @@ mod lost;
 mod overload;
 mod parents;
 mod private;
+mod public;
 mod schedulers;
 mod seeds;
 mod slow;

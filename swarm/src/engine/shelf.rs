@@ -1,5 +1,7 @@
 //! What other services of this host, and other hosts, see of the engine.
 
+use std::time::Duration;
+
 use protocol::{
     Down, HostId, Origin, Right, Role, TaskId, Up, Want,
     scheduler::{Failure, Outcome},
@@ -10,7 +12,7 @@ use crate::{
     conductor::Event,
     reader::InterestGuard,
     session::Inbox,
-    source::Credential,
+    source::{Credential, Question, Told},
     task::{Message, Shared, Shelf},
 };
 
@@ -52,6 +54,10 @@ impl Shelf for Swarm {
         {
             surroundings.lent.put(task, origin, credential).await;
         }
+    }
+
+    async fn public(&self, question: &Question, age_max: Duration) -> Option<Told> {
+        self.tell_everybody(question, age_max).await
     }
 
     async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard> {

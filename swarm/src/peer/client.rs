@@ -169,6 +169,10 @@ impl PieceClient {
         PieceStream { arriving, due }
     }
 
+    pub(super) fn connections(&self) -> &Connections {
+        &self.inner.client
+    }
+
     /// Ends every run and connection and waits for them.
     pub async fn shutdown(&self) {
         self.inner.stop.cancel();

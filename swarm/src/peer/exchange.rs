@@ -186,7 +186,7 @@ where
     Ok(None)
 }
 
-fn broken(error: &dyn std::error::Error) -> PieceError {
+pub(super) fn broken(error: &dyn std::error::Error) -> PieceError {
     let mut told = error.to_string();
     let mut cause = error.source();
     while let Some(error) = cause {

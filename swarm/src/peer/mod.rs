@@ -14,6 +14,7 @@ mod feed;
 mod hub;
 mod lent;
 mod metrics;
+mod public;
 mod request;
 mod seats;
 mod server;
@@ -27,5 +28,6 @@ pub use client::{PieceClient, PieceClientConfig, PieceError, PieceRun, PieceStre
 pub use hub::{Hub, HubConfig};
 pub(crate) use lent::Lent;
 pub use metrics::PeerMetrics;
+pub(crate) use public::path as public_path;
 pub use request::Asker;
 pub use server::{PeerServer, PeerServerConfig};

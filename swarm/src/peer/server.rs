@@ -1,4 +1,4 @@
-//! Serves pieces to other hosts, over HTTP/1.1 on connections that the appliance has accepted and
+//! Serves pieces to other hosts, and tells them what anybody may read, over HTTP/1.1 on connections that the appliance has accepted and
 //! whose certificates it has checked, and takes in their availability streams.
 //!
 //! Only pieces of public content are served, and only those that are held and that a signed batch
@@ -27,6 +27,7 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 use super::{
     admission::Ask,
     metrics::{PeerMetrics, Upload},
+    public,
     request::PieceRequest,
     seats::Spreads,
     slots::Slots,
@@ -35,6 +36,7 @@ use super::{
 };
 use crate::{
     bandwidth::Throttle,
+    source::Question,
     task::{Shared, Shelf},
 };
 
@@ -221,12 +223,33 @@ impl Default for PeerServerConfig {
 impl Connection {
     async fn answer(&self, request: &Request<Incoming>) -> Response<UploadBody> {
         self.pulse.notify_one();
+        if let Some(question) = public::question(request.uri().path()) {
+            return self.public(request, &question).await;
+        }
         let (outcome, response) = match self.pieces(request).await {
             Ok(response) => (Upload::Served, response),
             Err(refusal) => (refusal, refused(refusal)),
         };
         self.server.metrics.uploaded(outcome);
         response
+    }
+
+    /// What anybody may read.
+    async fn public(
+        &self,
+        request: &Request<Incoming>,
+        question: &Question,
+    ) -> Response<UploadBody> {
+        if request.method() != Method::HEAD || !request.body().is_end_stream() {
+            return refused(Upload::Malformed);
+        }
+        let age_max = public::age_max(request.headers());
+        match self.server.shelf.public(question, age_max).await {
+            Some(told) => public::head(&told)
+                .body(upload::empty())
+                .unwrap_or_else(|_| refused(Upload::Malformed)),
+            None => refused(Upload::Gone),
+        }
     }
 
     async fn pieces(&self, request: &Request<Incoming>) -> Result<Response<UploadBody>, Upload> {

@@ -25,6 +25,7 @@ mod metrics;
 mod pass;
 mod patience;
 mod pattern;
+mod public;
 mod range;
 mod rate_limit;
 mod redirect;
@@ -54,6 +55,8 @@ pub use metrics::SourceMetrics;
 pub use pass::{PassBody, PassRequest, PassResponse};
 pub(crate) use patience::Brief;
 pub use pattern::{Pattern, PatternError, WELL_KNOWN};
+pub(crate) use public::Public;
+pub use public::{Question, Subject, Told};
 pub use range::{ByteRange, ContentRange};
 pub use registry::{
     Authority, Config, RawRegistry, RegistryConfig, SourceConfigError, Timeouts, check,

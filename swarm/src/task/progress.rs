@@ -2,14 +2,14 @@
 //!
 //! The task's driver is the only writer; everybody else holds a `watch::Receiver<Progress>`.
 
-use std::{ops::Range, sync::Arc};
+use std::{ops::Range, sync::Arc, time::Duration};
 
 use protocol::{Content, Origin, PieceSet, Right, SignedBatch, TaskId, Want};
 use tokio::sync::watch;
 
 use crate::{
     reader::InterestGuard,
-    source::SourceError,
+    source::{Question, SourceError, Told},
     store::{StoreError, StoredTask},
 };
 
@@ -95,6 +95,10 @@ pub trait Shelf: Send + Sync + std::fmt::Debug {
 
     /// Another host lends a right to read the task at `origin`; one that is no seed has no use for it.
     async fn lend(&self, task: TaskId, origin: Origin, right: Right);
+
+    /// What a registry tells anybody, asked no longer than `age_max` ago; `None` where it tells nothing,
+    /// and from one that is no seed.
+    async fn public(&self, question: &Question, age_max: Duration) -> Option<Told>;
 
     /// Another host that follows the task wants this of it, for as long as what is returned lives.
     async fn want(&self, task: TaskId, wants: Vec<Want>) -> Vec<InterestGuard>;

@@ -27,6 +27,7 @@ use swarm::{
         Asker, PeerMetrics, PeerServer, PeerServerConfig, PieceClient, PieceClientConfig, PieceRun,
     },
     reader::InterestGuard,
+    source::{Question, Told},
     store::{Config, Store},
     task::{Progress, Shared, Shelf, Stage},
 };
@@ -66,6 +67,10 @@ pub(crate) struct Parent {
 #[async_trait::async_trait]
 impl Shelf for TestShelf {
     async fn bring(&self, _: TaskId, _: Origin) -> Option<Shared> {
+        None
+    }
+
+    async fn public(&self, _: &Question, _: Duration) -> Option<Told> {
         None
     }
 
