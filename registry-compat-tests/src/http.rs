@@ -222,10 +222,7 @@ impl Response {
             }
             Framing::UntilClose => buffer.len(),
         };
-        let got = self
-            .reader
-            .read(&mut buffer[..want])
-            .map_err(|error| ending_of(&error))?;
+        let got = read_on(&mut self.reader, &mut buffer[..want])?;
         match &mut self.framing {
             Framing::UntilClose if got == 0 => return Err(Ending::Complete),
             _ if got == 0 => return Err(Ending::Short),
@@ -334,10 +331,49 @@ fn next_chunk(reader: &mut BufReader<TcpStream>) -> Result<u64, Ending> {
     u64::from_str_radix(size, 16).map_err(|_| Ending::Short)
 }
 
+/// One read. The kernel does not begin a read with a time limit again by itself after a signal, and
+/// that says nothing of the connection.
+fn read_on(reader: &mut impl Read, buffer: &mut [u8]) -> Result<usize, Ending> {
+    loop {
+        match reader.read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            read => return read.map_err(|error| ending_of(&error)),
+        }
+    }
+}
+
 fn ending_of(error: &io::Error) -> Ending {
     match error.kind() {
         io::ErrorKind::UnexpectedEof => Ending::Short,
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => Ending::Stalled,
         _ => Ending::Reset,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Fails in these ways, the last one first, and then gives a byte.
+    struct Failing(Vec<io::ErrorKind>);
+
+    impl Read for Failing {
+        fn read(&mut self, _: &mut [u8]) -> io::Result<usize> {
+            self.0.pop().map_or(Ok(1), |kind| Err(kind.into()))
+        }
+    }
+
+    #[test]
+    fn a_read_that_a_signal_interrupts_is_no_end() {
+        use io::ErrorKind::{ConnectionReset, Interrupted, WouldBlock};
+        for (failures, expect) in [
+            (vec![Interrupted, Interrupted], Ok(1)),
+            (vec![ConnectionReset, Interrupted], Err(Ending::Reset)),
+            (vec![WouldBlock], Err(Ending::Stalled)),
+        ] {
+            let told = format!("{failures:?}");
+            let seen = read_on(&mut Failing(failures), &mut [0]);
+            assert_eq!(seen, expect, "{told}");
+        }
     }
 }
