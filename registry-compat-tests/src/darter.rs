@@ -239,6 +239,15 @@ impl Darter {
         self.process.stop()
     }
 
+    /// All that it has logged, once it was told to end and has.
+    ///
+    /// # Errors
+    /// It does not end in time, or the log cannot be read.
+    pub fn stopped(mut self) -> Result<String> {
+        self.process.stop()?;
+        self.log()
+    }
+
     /// SIGKILL, as a power cut would.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 
 use std::{net::SocketAddr, thread, time::Duration};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rand::{RngExt as _, SeedableRng as _, rngs::StdRng};
 use registry_compat_tests::{
     can_run,
@@ -12,7 +12,7 @@ use registry_compat_tests::{
     fault_registry::{Fault, FaultRegistry, On, Times, Trickle},
     http::{Ending, Request},
     image::{INDEX_TYPE, Image, MANIFEST_TYPE},
-    process::wait_until,
+    process::{Stopwatch, wait_until},
 };
 
 use crate::{herd::alone, pull::joined, stage::workspace};
@@ -103,19 +103,32 @@ impl Source {
     }
 }
 
+/// What came of a pull.
+enum Pulled {
+    Whole,
+    /// It was cut or refused, or nobody answered; how.
+    Not(String),
+}
+
 /// Whatever comes of a pull that is cut is fine, but for a complete body of wrong bytes.
-fn pull(proxy: SocketAddr, wanted: &Wanted) -> Result<bool> {
-    match Request::get(&wanted.path).fetch(proxy) {
+fn pull(proxy: SocketAddr, wanted: &Wanted) -> Result<Pulled> {
+    let watch = Stopwatch::start();
+    let told = match Request::get(&wanted.path).fetch(proxy) {
         Ok(whole) if whole.status == 200 && whole.ending == Ending::Complete => {
             ensure!(
                 digest_of(&whole.body) == wanted.digest,
                 "wrong bytes of {}",
                 wanted.path
             );
-            Ok(true)
+            return Ok(Pulled::Whole);
         }
-        Ok(_) | Err(_) => Ok(false),
-    }
+        Ok(whole) if whole.status == 200 => {
+            format!("{:?} after {} bytes", whole.ending, whole.body.len())
+        }
+        Ok(whole) => format!("{} {}", whole.status, whole.text()),
+        Err(error) => format!("{error:#}"),
+    };
+    Ok(Pulled::Not(format!("{told}, in {:?}", watch.elapsed())))
 }
 
 /// Starts a host, lets it pull everything, and kills it at the moment of this seed. Tells whether
@@ -164,12 +177,14 @@ fn whenever_it_is_killed_it_serves_right_bytes_after_the_restart() -> Result<()>
         let darter = Darter::run(&config, &home)?;
         let proxy = darter.proxy()?;
         for wanted in &source.wanted {
-            ensure!(
-                pull(proxy, wanted)?,
-                "after seed {first} and the next: {} does not come\n{}",
-                wanted.path,
-                darter.log()?
-            );
+            if let Pulled::Not(told) = pull(proxy, wanted)? {
+                // It is in the log once it has ended there, which is after it has ended here.
+                let log = darter.stopped()?;
+                bail!(
+                    "after seed {first} and the next: {} does not come: {told}\n{log}",
+                    wanted.path
+                );
+            }
         }
         darter.kill()?;
     }
