@@ -2,6 +2,7 @@
 //!
 //! Invariant: a task has at most one driver on this host at any time.
 
+mod flight;
 mod opening;
 mod public;
 mod shelf;
@@ -25,6 +26,7 @@ use protocol::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+use self::flight::{Entry, Flight};
 use crate::{
     bandwidth::{Demand, Throttle},
     conductor::{self, Event, ReaderId},
@@ -33,7 +35,7 @@ use crate::{
     peer::{Bans, Hub, HubConfig, Lent, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
-    source::{Fingerprint, Public, Upstreams},
+    source::{Public, Upstreams},
     store::Store,
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
@@ -97,28 +99,6 @@ struct Inner {
     /// Seeds that did not answer a moment ago.
     left: Cache<HostId, ()>,
     metrics: Metrics,
-}
-
-/// A download under way: from where, and by whose credential it would read what is private.
-#[derive(Debug)]
-struct Flight {
-    active: ActiveTask,
-    origin: Origin,
-    credential: Option<Fingerprint>,
-    demand: Demand,
-}
-
-// === impl Flight ===
-
-impl Flight {
-    /// What this download is to a `request` with the credential `own`.
-    fn begun(&self, request: &OpenRequest, own: Option<Fingerprint>) -> Begun {
-        match () {
-            () if self.origin != request.origin => Begun::Elsewhere,
-            () if self.credential != own => Begun::ByAnother,
-            () => Begun::ByItself,
-        }
-    }
 }
 
 // === impl Swarm ===
@@ -355,24 +335,6 @@ impl Swarm {
             false => Ok(()),
         }
     }
-}
-
-/// How an open came to its download.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Entry {
-    Started,
-    Joined(Begun),
-}
-
-/// By whose wish the download was begun that somebody joins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Begun {
-    /// By the same caller's, in the same repository.
-    ByItself,
-    /// By another caller's, in the same repository.
-    ByAnother,
-    /// In another repository, whose registry may say something else.
-    Elsewhere,
 }
 
 /// For whom a download is begun or joined.

@@ -11,7 +11,10 @@ use tokio::{
     time::timeout,
 };
 
-use super::{Begun, Entry, Swarm, Wanting, WarmOrder};
+use super::{
+    Swarm, Wanting, WarmOrder,
+    flight::{Begun, Entry},
+};
 use crate::{
     conductor::{Event, Interest, ReaderId},
     direct,
