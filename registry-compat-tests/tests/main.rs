@@ -1,5 +1,6 @@
 //! Real clients and registries against the real binary, one module per theme.
 
+mod accept;
 mod challenges;
 mod client_certificate;
 mod conformance;

@@ -14,8 +14,15 @@ struct Document {
     fs_layers: Option<serde::de::IgnoredAny>,
 }
 
-const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
+pub(super) const OCI_INDEX: &str = "application/vnd.oci.image.index.v1+json";
 const OCI_MANIFEST: &str = "application/vnd.oci.image.manifest.v1+json";
+
+/// What registries take the manifest of an image by.
+pub(crate) const IMAGES: [&str; 2] = [
+    OCI_MANIFEST,
+    "application/vnd.docker.distribution.manifest.v2+json",
+];
+
 const DOCKER_SCHEMA_1: &str = "application/vnd.docker.distribution.manifest.v1+prettyjws";
 
 /// The media type that the upstream told, if it can be one of a manifest.

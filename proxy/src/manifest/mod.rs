@@ -3,8 +3,9 @@
 //! HEAD and GET have the same headers. A `Range` is not honoured: manifests are small, and the whole
 //! is a legal answer.
 
+mod accept;
 pub mod freshness;
-mod media;
+pub(crate) mod media;
 mod question;
 pub(crate) mod shelf;
 pub(crate) mod tags;
@@ -112,6 +113,13 @@ impl Proxy {
         resolved: &Resolved,
     ) -> Result<Answer, Refusal> {
         let resolution = &resolved.resolution;
+        let lines = ask.headers.get_all(header::ACCEPT).iter();
+        let lines: Vec<_> = lines.filter_map(|line| line.to_str().ok()).collect();
+        if let Some(media_type) = &resolution.media_type
+            && accept::is_narrow(&lines, media_type)
+        {
+            return self.narrowed(ask, target, resolution.digest).await;
+        }
         if ask.is_head()
             && let (Some(media_type), Some(size)) = (resolution.media_type.clone(), resolution.size)
         {
@@ -135,6 +143,24 @@ impl Proxy {
             return Ok(described.answer(ask, Content::Empty));
         }
         self.by_digest(ask, target, resolution.digest).await
+    }
+
+    /// Of an index, the manifest for this node's platform.
+    async fn narrowed(&self, ask: &Ask, target: &Target, index: Digest) -> Result<Answer, Refusal> {
+        let named = Named {
+            kind: ContentKind::Manifest,
+            digest: index,
+        };
+        let content = self.open(ask, target, named, Wanted::Whole).await?;
+        let document = self.collect(content).await?.bytes.unwrap_or_default();
+        let architecture = accept::architecture();
+        let Some(chosen) = accept::chosen(&document, architecture) else {
+            let message = format!(
+                "the tag is an index without a manifest for linux/{architecture}, and Accept names no index"
+            );
+            return Err(Refusal::new(Fault::ManifestUnknown, message));
+        };
+        self.by_digest(ask, target, chosen).await
     }
 
     /// Learns what a manifest lists that is held here and was proven for this caller.

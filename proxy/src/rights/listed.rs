@@ -8,6 +8,8 @@
 use protocol::Digest;
 use serde::{Deserialize, de::IgnoredAny};
 
+use crate::manifest::media::IMAGES;
+
 /// Contents of one manifest that are remembered; an image of more is asked for one by one.
 pub(crate) const LISTED_MAX: usize = 4096;
 
@@ -30,12 +32,6 @@ struct Descriptor {
     #[serde(default)]
     urls: Option<Vec<String>>,
 }
-
-/// The media types that registries take an image's manifest by.
-const IMAGES: [&str; 2] = [
-    "application/vnd.oci.image.manifest.v1+json",
-    "application/vnd.docker.distribution.manifest.v2+json",
-];
 
 /// The digests that `document` vouches for, which the registry gave as `media_type`: [`LISTED_MAX`] at
 /// most, and none where it is no manifest of an image and nothing else.
