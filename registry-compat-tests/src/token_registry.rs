@@ -285,6 +285,17 @@ impl TokenRegistry {
         [Door::Realm, Door::Storage].map(|door| self.address(door).to_string())
     }
 
+    /// The `[[proxy.registry]]` by which a node knows it as `name`.
+    #[must_use]
+    pub fn entry(&self, name: &str) -> String {
+        format!(
+            "[[proxy.registry]]\nname = {name:?}\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
+            self.endpoint(),
+            self.papers.join("ca.crt"),
+            self.also_trust(),
+        )
+    }
+
     /// A directory with the certificate of the authority as `ca.crt`, and nothing else.
     #[must_use]
     pub fn papers(&self) -> &Path {

@@ -40,20 +40,12 @@ impl Stage {
             registry.behind().push(&image, repository)?;
         }
         let (home, free) = (Home::new()?, "listen = \"127.0.0.1:0\"");
-        let entry = |name: &str| {
-            format!(
-                "[[proxy.registry]]\nname = {name:?}\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
-                registry.endpoint(),
-                registry.papers().join("ca.crt"),
-                registry.also_trust(),
-            )
-        };
         let config = format!(
             "data_dir = {:?}\n[proxy]\n{free}\nallow = [\"*.pattern.test\"]\n{more}{}{}\
              [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
             home.path().join("data"),
-            entry("registry.test"),
-            entry("second.test"),
+            registry.entry("registry.test"),
+            registry.entry("second.test"),
         );
         let darter = Darter::run(&config, &home)?;
         Ok(Self {

@@ -96,21 +96,12 @@ impl Stage {
         });
         let home = Home::new()?;
         let free = "listen = \"127.0.0.1:0\"";
-        let entry = |name: &str, registry: &TokenRegistry| {
-            format!(
-                "[[proxy.registry]]\nname = \"{name}\"\nendpoint = \"{}\"\nca = {:?}\n\
-                 also_trust = {:?}\n",
-                registry.endpoint(),
-                registry.papers().join("ca.crt"),
-                registry.also_trust(),
-            )
-        };
         let config = format!(
             "data_dir = {:?}\n[proxy]\n{free}\n{more}\n{}{}\
              [swarm]\n{free}\n[scheduler]\n{free}\n[admin]\n{free}\n",
             home.path().join("data"),
-            entry("registry.test", &registry),
-            entry("evil.test", &evil),
+            registry.entry("registry.test"),
+            evil.entry("evil.test"),
         );
         let darter = Darter::run_logging(filter, &config, &home)?;
         Ok(Self {

@@ -45,12 +45,7 @@ impl Herd {
             rules.private("team/own", &["ann"]);
         });
         let cluster = Cluster::new(registry.behind().address(), "scheduler", "seed")?;
-        let entry = format!(
-            "[[proxy.registry]]\nname = \"private.test\"\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
-            registry.endpoint(),
-            registry.papers().join("ca.crt"),
-            registry.also_trust(),
-        );
+        let entry = registry.entry("private.test");
         let start = |id: &str, role: Role| {
             let mut plan = cluster.plan(id, &[role]);
             plan.swarm.clone_from(&entry);

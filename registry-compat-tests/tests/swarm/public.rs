@@ -41,12 +41,7 @@ impl Herd {
         });
         let address = registry.behind().address();
         let cluster = Cluster::of(address, &["scheduler"], &["seed-1", "seed-2"])?;
-        let entry = format!(
-            "[[proxy.registry]]\nname = \"open.test\"\nendpoint = \"{}\"\nca = {:?}\nalso_trust = {:?}\n",
-            registry.endpoint(),
-            registry.papers().join("ca.crt"),
-            registry.also_trust(),
-        );
+        let entry = registry.entry("open.test");
         let start = |id: &str, role: Role| {
             let mut plan = cluster.plan(id, &[role]);
             plan.swarm.clone_from(&entry);
