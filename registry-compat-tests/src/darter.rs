@@ -301,14 +301,14 @@ impl Home {
         command
     }
 
-    /// What `darter setup` writes for `runtime`: paths and texts.
+    /// What `darter setup` with these further words writes for `runtime`: paths and texts.
     ///
     /// # Errors
     /// The command fails, or writes what is no text.
-    pub fn setup(&self, runtime: &str) -> Result<Vec<(String, String)>> {
+    pub fn setup(&self, runtime: &str, more: &[&str]) -> Result<Vec<(String, String)>> {
         let root = tempfile::tempdir()?;
         let mut setup = self.operate(&["setup", runtime]);
-        setup.arg("--root").arg(root.path());
+        setup.arg("--root").arg(root.path()).args(more);
         process::check(setup, START_LIMIT)?;
         files_below(root.path())
     }

@@ -3,6 +3,7 @@
 
 mod clients;
 mod constraints;
+mod down;
 mod mirror;
 mod papers;
 mod refusals;

@@ -120,7 +120,7 @@ fn a_client_pulls_through_darter_with_no_more_than_the_files_that_setup_writes()
         ("containerd", Client::Ctr),
         ("podman", Client::Podman),
     ] {
-        let files = home.setup(runtime)?;
+        let files = home.setup(runtime, &[])?;
         let hub = "sealed".to_owned();
         let visit = Visit {
             room: &stage.room,

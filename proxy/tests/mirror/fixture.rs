@@ -1,6 +1,7 @@
 //! A proxy over a swarm and an upstream that do as they are told, and a client that speaks raw HTTP.
 
 use std::{
+    cell::Cell,
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
     path::Path,
@@ -151,9 +152,18 @@ impl Activity for Watched {
     }
 }
 
-/// The time stands still.
+thread_local! {
+    /// Seconds that have passed; each test has a thread of its own.
+    static PASSED: Cell<u64> = const { Cell::new(0) };
+}
+
+/// The time stands still unless it is made to [`pass`].
 fn clock() -> SystemTime {
-    UNIX_EPOCH + Duration::from_secs(1_000_000)
+    UNIX_EPOCH + Duration::from_secs(1_000_000 + PASSED.get())
+}
+
+pub(crate) fn pass(seconds: u64) {
+    PASSED.set(PASSED.get() + seconds);
 }
 
 // === impl Fixture ===

@@ -12,7 +12,7 @@ use proxy::{
 };
 use swarm::source::{Access, Method, Reference, Resource, SourceError};
 
-use crate::fixture::{DEADLINE, FakeContent, Fixture, status, success};
+use crate::fixture::{DEADLINE, FakeContent, Fixture, pass, status, success};
 
 const BODY: &[u8] = br#"{"schemaVersion":2,"manifests":[]}"#;
 const INDEX: &str = "application/vnd.oci.image.index.v1+json";
@@ -164,7 +164,10 @@ async fn a_tag_outlives_its_upstream_and_a_restart() -> anyhow::Result<()> {
     ];
     for outage in outages {
         let fixture = with_ttl(directory.path(), 0).await?;
-        fixture.engine.put(manifest());
+        fixture.engine.put(FakeContent {
+            is_held: true,
+            ..manifest()
+        });
         fixture.upstream.answers(move |_| Err(outage()));
         for method in ["HEAD", "GET"] {
             let reply = fixture.ask(method, TAG, "").await?;
@@ -210,6 +213,13 @@ async fn a_tag_of_a_signature_that_is_missing_is_asked_for_once_in_a_while() -> 
             assert_eq!(seen, (404, "MANIFEST_UNKNOWN".to_owned()), "{ending}");
             assert_eq!(fixture.upstream.asked(), asked, "{ending}");
         }
+    }
+    // It may have come meanwhile.
+    for (seconds, asked) in [(4, 3), (1, 4)] {
+        pass(seconds);
+        let target = format!("/v2/a/b/manifests/sha256-{of}?ns=quay.io");
+        assert_eq!(fixture.get(&target).await?.status, 404);
+        assert_eq!(fixture.upstream.asked(), asked, "{seconds} s later");
     }
     Ok(())
 }

@@ -298,7 +298,7 @@ fn a_blob_that_does_not_come_is_answered_by_the_table() -> Result<()> {
 #[test]
 fn a_head_of_a_blob_that_is_not_answered_is_answered_by_the_table() -> Result<()> {
     let head = |name, expect, fault| {
-        Case::new(name, Subject::BlobHead, expect, Asks::AtMost(4)).with(
+        Case::new(name, Subject::BlobHead, expect, Asks::AtMost(5)).with(
             On::Any,
             Times::Always,
             fault,

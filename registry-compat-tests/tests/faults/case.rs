@@ -36,7 +36,7 @@ pub(crate) enum Subject {
     Manifest,
 }
 
-/// Questions by HEAD that go with one request for a content.
+/// Questions that go with one request for a content.
 const QUESTIONS_MAX: usize = 4;
 
 /// What every family of clients must get.
@@ -251,8 +251,12 @@ impl Case {
 
     /// Whether the upstream was asked no more, and nothing else, than it must have been.
     pub(crate) fn judge_asked(&self, asked: &[Asked]) -> Result<()> {
-        // Whether somebody may read a content is asked by HEAD, and so is its size.
-        let is_question = |asked: &&Asked| asked.method == "HEAD" && !self.subject.is_head();
+        // Whether somebody may read a content is asked by HEAD, and so is its size; where that fails, by
+        // the first byte.
+        let is_question = |asked: &&Asked| {
+            let is_light = asked.method == "HEAD" || asked.range.as_deref() == Some("bytes=0-0");
+            is_light && !self.subject.is_head()
+        };
         let is_by_digest = matches!(
             self.subject,
             Subject::Blob | Subject::BlobFromZero | Subject::Manifest

@@ -5,6 +5,7 @@ use registry_compat_tests::{
     content::{digest_of, noise},
     fault_registry::{End, Fault, FaultRegistry, Framing, Guard, On, Times},
     http::{Ending, Whole},
+    image::MANIFEST_TYPE,
 };
 
 use super::{Asker, Stage};
@@ -73,6 +74,32 @@ fn a_redirect_to_a_trusted_store_is_followed_without_the_callers_credential() ->
         "a signed address in the log"
     );
     ensure!(!log.contains("bWU6c2VjcmV0"), "a credential in the log");
+    stage.darter.stop()
+}
+
+#[test]
+fn a_manifest_behind_a_redirect_is_followed_like_a_blob() -> Result<()> {
+    let store = FaultRegistry::start()?;
+    let stage = Stage::start(&[store.address()])?;
+    for asker in Asker::ALL {
+        let bytes = format!("{{\"schemaVersion\":2,\"annotations\":{{\"for\":\"{asker:?}\"}}}}");
+        let digest = digest_of(bytes.as_bytes());
+        store.put_manifest(&digest, MANIFEST_TYPE, bytes.clone());
+        let target = format!("http://{}/v2/store/manifests/{digest}", store.address());
+        let rest = format!("/manifests/{digest}");
+        let redirect = Fault::RedirectTo(target);
+        stage.registry.fail(On::Any, &rest, Times::Always, redirect);
+        for method in ["HEAD", "GET"] {
+            let whole = asker.request(method, &rest[1..]).fetch(stage.proxy)?;
+            ensure!(whole.status == 200, "{}: {}", whole.status, whole.text());
+            let told = whole.header("content-type");
+            ensure!(told == Some(MANIFEST_TYPE), "{told:?}");
+            ensure!(
+                method == "HEAD" || whole.body == bytes.as_bytes(),
+                "wrong bytes"
+            );
+        }
+    }
     stage.darter.stop()
 }
 

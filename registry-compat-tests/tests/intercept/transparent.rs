@@ -23,20 +23,20 @@ const REGISTRY: &str = "10.77.0.2:443";
 const RULES: &str = "../deploy/nftables/darter.nft";
 
 /// A room in which HTTPS is redirected to a Darter that answers for `registry.test`.
-struct Scene {
-    papers: Papers,
-    registry: Registry,
-    home: Home,
-    darter: Darter,
-    room: Room,
-    golden: std::sync::Arc<Golden>,
+pub(super) struct Scene {
+    pub(super) papers: Papers,
+    pub(super) registry: Registry,
+    pub(super) home: Home,
+    pub(super) darter: Darter,
+    pub(super) room: Room,
+    pub(super) golden: std::sync::Arc<Golden>,
     _directory: TempDir,
 }
 
 // === impl Scene ===
 
 impl Scene {
-    fn open(rules: &str) -> Result<Self> {
+    pub(super) fn open(rules: &str) -> Result<Self> {
         let directory = workspace()?;
         let papers = Papers::of(&["registry.test", "other.test", "10.77.0.2", "fd77::2"])?;
         let room = Room::open(&directory.path().join("room"))?;
@@ -78,7 +78,7 @@ impl Scene {
     }
 
     /// The status that curl in the room has from `url` by trusting `authority`; else how it ended.
-    fn ask(&self, url: &str, authority: &PathBuf) -> Result<String> {
+    pub(super) fn ask(&self, url: &str, authority: &PathBuf) -> Result<String> {
         let mut curl = self.room.client("curl");
         curl.args(["--silent", "--max-time", "50", "--output", "/dev/null"]);
         curl.args(["--write-out", "%{http_code}", "--cacert"])
@@ -94,14 +94,14 @@ impl Scene {
 }
 
 /// The shipped rules with this in the place of the user that they leave out.
-fn rules(user: &str) -> Result<String> {
+pub(super) fn rules(user: &str) -> Result<String> {
     let shipped = fs::read_to_string(RULES)?;
     let told = "define darter_user = darter\n";
     ensure!(shipped.contains(told), "the rules name no user");
     Ok(shipped.replace(told, &format!("define darter_user = {user}\n")))
 }
 
-fn programs() -> Vec<&'static str> {
+pub(super) fn programs() -> Vec<&'static str> {
     [&PROGRAMS[..], &["curl", "nft"]].concat()
 }
 

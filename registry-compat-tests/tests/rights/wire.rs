@@ -3,7 +3,7 @@
 
 use std::{
     fs,
-    io::{ErrorKind, Read as _, Write as _},
+    io::{self, ErrorKind, Read as _, Write as _},
     net::{SocketAddr, TcpStream},
     time::Duration,
 };
@@ -276,6 +276,32 @@ fn ended(open: Vec<tokio::net::TcpStream>) -> Result<usize> {
         }
     }
     Ok(ended)
+}
+
+/// Every client of a node may come in the moment in which the process has no time for any.
+#[test]
+fn a_thousand_connections_wait_until_there_is_time_for_them() -> Result<()> {
+    if !can_run(&["docker-registry"])? {
+        return Ok(());
+    }
+    allow_descriptors()?;
+    let stage = Stage::start("")?;
+    stage.darter.signal("STOP")?;
+    let connect = |_| TcpStream::connect_timeout(&stage.proxy, Duration::from_millis(500));
+    let waiting: io::Result<Vec<_>> = (0..1000).map(connect).collect();
+    stage.darter.signal("CONT")?;
+    for mut stream in waiting? {
+        stream.set_read_timeout(Some(Duration::from_secs(20)))?;
+        stream.write_all(b"GET /v2/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")?;
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer)?;
+        ensure!(
+            answer.starts_with(b"HTTP/1.1 200 "),
+            "{}",
+            answer.escape_ascii()
+        );
+    }
+    stage.darter.stop()
 }
 
 /// More than Darter holds at once, while it would wait two minutes for each of them: who really asks
