@@ -13,7 +13,7 @@ mod tests;
 use crate::{
     content::{AttemptId, TaskId, Visibility},
     host::{HostId, Role},
-    identity::{Identity, IdentityError, PeerIdentity},
+    identity::{ChainFault, Identity, IdentityError, PeerIdentity, Signed},
     layout::{Layout, PieceIndex},
 };
 
@@ -50,12 +50,29 @@ pub struct SignedBatch {
 pub enum BatchError {
     #[error("the signer's certificate is not of this cluster: {0}")]
     Certificate(String),
+    /// All else holds: it was right once, or will be.
+    #[error("the signer's certificate does not hold at this time")]
+    Untimely,
     #[error("the signature does not match")]
     Signature,
     #[error("{0} may not fetch from the source")]
     NoRight(HostId),
     #[error("the batch is malformed: {0}")]
     Malformed(&'static str),
+}
+
+// === impl BatchError ===
+
+impl BatchError {
+    /// Whether whoever handed the batch over has lied. Who has the grant is the scheduler's word,
+    /// which another host may have had at another time; and a certificate ends while what it signed
+    /// is under way, or is newer than a clock knows. Then the batch is of no use, and nobody's fault.
+    pub fn is_lie(&self) -> bool {
+        match self {
+            Self::NoRight(_) | Self::Untimely => false,
+            Self::Certificate(_) | Self::Signature | Self::Malformed(_) => true,
+        }
+    }
 }
 
 // === impl PieceBatch ===
@@ -65,10 +82,13 @@ impl PieceBatch {
     /// pieces, the only order that is ever accepted; the caller keeps to the two bounds above.
     pub fn sign(mut self, identity: &Identity) -> SignedBatch {
         self.digests.sort_unstable_by_key(|(piece, _)| *piece);
-        let signature = identity.sign(&encoding::signed_message(&self));
+        let Signed {
+            certificate,
+            signature,
+        } = identity.sign(&encoding::signed_message(&self));
         SignedBatch {
             batch: self,
-            certificate: identity.certificate().to_vec(),
+            certificate,
             signature,
         }
     }
@@ -81,8 +101,7 @@ impl SignedBatch {
     /// role, or `fetcher`, whom the scheduler has told to hold the grant of this task.
     ///
     /// # Errors
-    /// Everything but [`BatchError::Malformed`] and [`BatchError::NoRight`] is a lie of whoever handed
-    /// the batch over: who has the grant may be told otherwise at another time.
+    /// The batch does not hold; [`BatchError::is_lie`] tells whether anybody is to blame.
     pub fn verify(
         &self,
         identity: &Identity,
@@ -103,12 +122,27 @@ impl SignedBatch {
     pub fn signer(&self, identity: &Identity, now: UnixTime) -> Result<PeerIdentity, BatchError> {
         encoding::check(&self.batch)?;
         let message = encoding::signed_message(&self.batch);
-        identity
-            .verify(&self.certificate, &message, &self.signature, now)
-            .map_err(|error| match error {
-                IdentityError::Signature => BatchError::Signature,
-                other => BatchError::Certificate(other.to_string()),
-            })
+        let (certificate, signature) = (&self.certificate, &self.signature);
+        match identity.verify(certificate, &message, signature, now) {
+            Err(IdentityError::Chain(ChainFault::Expired | ChainFault::NotYet)) => {
+                let once = identity.verify_once(certificate, &message, signature, now);
+                once.map_err(batch_error).and(Err(BatchError::Untimely))
+            }
+            judged => judged.map_err(batch_error),
+        }
+    }
+
+    /// The same word with the certificate that this host shows now, where it is the word of an
+    /// earlier certificate of this very host.
+    pub fn renewed(&self, identity: &Identity, now: UnixTime) -> Option<Self> {
+        if identity.shows(&self.certificate) {
+            return None;
+        }
+        encoding::check(&self.batch).ok()?;
+        let message = encoding::signed_message(&self.batch);
+        let signer = identity.verify_once(&self.certificate, &message, &self.signature, now);
+        let is_own = signer.is_ok_and(|signer| signer.id == *identity.id());
+        is_own.then(|| self.batch.clone().sign(identity))
     }
 
     /// The batch as it lies in the log and travels between hosts.
@@ -120,5 +154,12 @@ impl SignedBatch {
     /// encoding. It says nothing about the signature.
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, BatchError> {
         encoding::read_signed(bytes)
+    }
+}
+
+fn batch_error(error: IdentityError) -> BatchError {
+    match error {
+        IdentityError::Signature => BatchError::Signature,
+        other => BatchError::Certificate(other.to_string()),
     }
 }

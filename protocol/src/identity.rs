@@ -2,29 +2,34 @@
 //!
 //! Invariant: the id, the cluster and the roles of a peer come from its certificate and from
 //! nothing it says. A certificate of another authority, or of another cluster of the same one, is
-//! refused. No file is read here: the appliance hands over the text.
+//! refused. A host may be given a newer certificate while it runs; who it is stays. No file is read
+//! here: the appliance hands over the text.
 
-use std::sync::Arc;
+use std::{ops::RangeInclusive, sync::Arc, time::Duration};
 
-use rustls::{
-    ClientConfig, RootCertStore, ServerConfig, crypto::CryptoProvider,
-    server::WebPkiClientVerifier, version::TLS13,
-};
+use rustls::{RootCertStore, crypto::CryptoProvider};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime, pem::PemObject};
 
 mod authority;
 mod names;
+mod papers;
+mod renewal;
 mod signature;
 #[cfg(test)]
 mod tests;
+mod tls;
 
-pub use authority::{Authority, IssuedPem};
+pub use authority::{Authority, IssuedPem, LIFETIME};
+pub use renewal::{Renewal, RenewalError};
+pub use signature::Signed;
 
 use crate::host::{HostId, Roles};
 use names::CertifiedNames;
-use signature::{HostKey, Verifier};
+use papers::{Papers, Shown};
+use signature::Verifier;
 
-/// The certificate and key of this host, and the authority of its cluster. Cheap to clone.
+/// The certificate and key of this host, and the authority of its cluster. Cheap to clone; a newer
+/// certificate is that of every clone.
 #[derive(Clone)]
 pub struct Identity {
     inner: Arc<Inner>,
@@ -47,7 +52,7 @@ pub enum IdentityError {
     #[error("the key does not belong to the certificate")]
     OtherKey,
     #[error("the certificate does not hold under the CA of this cluster: {0}")]
-    Chain(String),
+    Chain(ChainFault),
     #[error("the names in the certificate cannot be read: {0}")]
     Names(String),
     #[error("the certificate is of cluster `{told}`, not of `{ours}`")]
@@ -62,11 +67,28 @@ pub enum IdentityError {
     Tls(String),
 }
 
+/// Why a certificate does not hold.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ChainFault {
+    #[error("it has expired")]
+    Expired,
+    #[error("it is not valid yet")]
+    NotYet,
+    #[error("another authority has issued it")]
+    OtherAuthority,
+    #[error("it must be for both clientAuth and serverAuth")]
+    Usage,
+    #[error("the peer has shown none")]
+    Absent,
+    #[error("{0}")]
+    Broken(String),
+}
+
 struct Inner {
-    names: CertifiedNames,
-    certificate: CertificateDer<'static>,
-    key: PrivateKeyDer<'static>,
-    host_key: HostKey,
+    id: HostId,
+    cluster: String,
+    roles: Roles,
+    shown: Arc<Shown>,
     roots: Arc<RootCertStore>,
     verifier: Verifier,
     provider: Arc<CryptoProvider>,
@@ -92,60 +114,39 @@ impl Identity {
         Self::build(authorities, certificate, key)
     }
 
-    /// An identity under an authority of its own that lives in memory: nobody else trusts it.
+    /// An identity under an authority of its own that lives in memory: nobody else trusts it, and it
+    /// holds for as long as any process runs.
     pub fn ephemeral(id: HostId, cluster: &str, roles: Roles) -> Result<Self, IdentityError> {
-        let authority = Authority::new(cluster)?;
-        let issued = authority.issue(&id, roles)?;
+        let authority = Authority::lasting(cluster, EPHEMERAL_LIFETIME)?;
+        let issued = authority.issue_for(&id, roles, EPHEMERAL_LIFETIME)?;
         Self::from_pem(authority.ca_pem(), &issued.certificate, &issued.key)
     }
 
     pub fn id(&self) -> &HostId {
-        &self.inner.names.id
+        &self.inner.id
     }
 
     pub fn cluster(&self) -> &str {
-        &self.inner.names.cluster
+        &self.inner.cluster
     }
 
     pub fn roles(&self) -> Roles {
-        self.inner.names.roles
+        self.inner.roles
     }
 
-    /// The certificate of this host, DER.
-    pub fn certificate(&self) -> &[u8] {
-        &self.inner.certificate
+    /// The certificate that this host shows now, DER.
+    pub fn certificate(&self) -> Vec<u8> {
+        self.papers().certificate().to_vec()
     }
 
-    /// TLS for a listener: a client without a certificate of this CA is refused. The cluster is
-    /// checked by [`Identity::peer`] once the handshake is done.
-    pub fn server_config(&self, alpn: &[&[u8]]) -> Result<Arc<ServerConfig>, IdentityError> {
-        let inner = &self.inner;
-        let roots = Arc::clone(&inner.roots);
-        let verifier =
-            WebPkiClientVerifier::builder_with_provider(roots, Arc::clone(&inner.provider))
-                .build()
-                .map_err(tls_error)?;
-        let mut config = ServerConfig::builder_with_provider(Arc::clone(&inner.provider))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(tls_error)?
-            .with_client_cert_verifier(verifier)
-            .with_single_cert(vec![inner.certificate.clone()], inner.key.clone_key())
-            .map_err(tls_error)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(Arc::new(config))
+    /// Whether `certificate` (DER) is the one that this host shows now.
+    pub fn shows(&self, certificate: &[u8]) -> bool {
+        self.papers().certificate() == certificate
     }
 
-    /// TLS for connections to other hosts; dial with [`Identity::server_name`].
-    pub fn client_config(&self, alpn: &[&[u8]]) -> Result<ClientConfig, IdentityError> {
-        let inner = &self.inner;
-        let mut config = ClientConfig::builder_with_provider(Arc::clone(&inner.provider))
-            .with_protocol_versions(&[&TLS13])
-            .map_err(tls_error)?
-            .with_root_certificates(Arc::clone(&inner.roots))
-            .with_client_auth_cert(vec![inner.certificate.clone()], inner.key.clone_key())
-            .map_err(tls_error)?;
-        config.alpn_protocols = alpn.iter().map(|name| name.to_vec()).collect();
-        Ok(config)
+    /// When the certificate that this host shows now holds, in seconds since 1970.
+    pub fn validity(&self) -> RangeInclusive<u64> {
+        self.papers().names.validity.clone()
     }
 
     /// The name that the certificate of `host` must carry when it is dialled.
@@ -161,14 +162,14 @@ impl Identity {
     pub fn peer(&self, chain: &[CertificateDer<'_>]) -> Result<PeerIdentity, IdentityError> {
         let certificate = chain
             .first()
-            .ok_or_else(|| IdentityError::Chain("the peer has shown none".to_owned()))?;
+            .ok_or(IdentityError::Chain(ChainFault::Absent))?;
         CertifiedNames::read(certificate)?.peer_in(self.cluster())
     }
 
-    /// Signs `message` with the key of this host's certificate. A signature that could not be
-    /// made is empty, and holds nowhere.
-    pub fn sign(&self, message: &[u8]) -> Vec<u8> {
-        self.inner.host_key.sign(message)
+    /// Signs `message` with the key of the certificate that this host shows now. A signature that
+    /// could not be made is empty, and holds nowhere.
+    pub fn sign(&self, message: &[u8]) -> Signed {
+        self.papers().sign(message)
     }
 
     /// Who signed `message`, if `certificate` (DER) is of this cluster at the time `now` and the
@@ -189,6 +190,22 @@ impl Identity {
             .verifier
             .check_signature(&certificate, message, signature)?;
         Ok(peer)
+    }
+
+    /// As [`Identity::verify`], at the time nearest to `now` at which `certificate` holds.
+    pub(crate) fn verify_once(
+        &self,
+        certificate: &[u8],
+        message: &[u8],
+        signature: &[u8],
+        now: UnixTime,
+    ) -> Result<PeerIdentity, IdentityError> {
+        let names = CertifiedNames::read(&CertificateDer::from(certificate))?;
+        self.verify(certificate, message, signature, names.nearest(now))
+    }
+
+    fn papers(&self) -> Arc<Papers> {
+        self.inner.shown.now()
     }
 
     fn build(
@@ -212,19 +229,16 @@ impl Identity {
         }
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let verifier = Verifier::new(&roots, provider.signature_verification_algorithms);
-        verifier.check_own(&certificate, authority::wall_time())?;
-        let names = CertifiedNames::read(&certificate)?;
-        let host_key = HostKey::load(&provider, &key)?;
-        verifier
-            .check_signature(&certificate, KEY_PROBE, &host_key.sign(KEY_PROBE))
-            .map_err(|_| IdentityError::OtherKey)?;
-        let roots = Arc::new(roots);
+        let papers = Papers::load(certificate, &key, &provider, &verifier)?;
+        let CertifiedNames {
+            id, cluster, roles, ..
+        } = papers.names.clone();
         let inner = Inner {
-            names,
-            certificate,
-            key,
-            host_key,
-            roots,
+            id,
+            cluster,
+            roles,
+            shown: Arc::new(Shown::new(papers)),
+            roots: Arc::new(roots),
             verifier,
             provider,
         };
@@ -237,13 +251,15 @@ impl Identity {
 impl std::fmt::Debug for Identity {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Identity")
-            .field("names", &self.inner.names)
+            .field("id", &self.inner.id)
+            .field("cluster", &self.inner.cluster)
+            .field("roles", &self.inner.roles)
             .finish_non_exhaustive()
     }
 }
 
-/// Signed once at the start, to see that the key is the certificate's.
-const KEY_PROBE: &[u8] = b"darter/key-probe/1";
+/// Of certificates that die with the process: a hundred years.
+const EPHEMERAL_LIFETIME: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
 
 fn pem_error(what: &'static str, error: rustls_pki_types::pem::Error) -> IdentityError {
     let problem = match error {
@@ -251,8 +267,4 @@ fn pem_error(what: &'static str, error: rustls_pki_types::pem::Error) -> Identit
         other => other.to_string(),
     };
     IdentityError::Pem { what, problem }
-}
-
-fn tls_error(error: impl std::fmt::Display) -> IdentityError {
-    IdentityError::Tls(error.to_string())
 }

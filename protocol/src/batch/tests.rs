@@ -1,5 +1,7 @@
 //! Every way in which a batch may be forged, replayed, cut or garbled is tried here.
 
+use std::time::Duration;
+
 use proptest::{
     collection::vec,
     prelude::{any, prop_assert_eq, proptest},
@@ -161,7 +163,7 @@ fn the_certificate_of_somebody_else_does_not_fit_the_signature() {
     let node = host(&authority, "node-2", &[Role::Proxy]);
     let seed = host(&authority, "seed-1", &[Role::Seed]);
     let mut signed = batch().sign(&node);
-    signed.certificate = seed.certificate().to_vec();
+    signed.certificate = seed.certificate();
     assert_eq!(
         signed.verify(&seed, None, now()),
         Err(BatchError::Signature)
@@ -171,6 +173,63 @@ fn the_certificate_of_somebody_else_does_not_fit_the_signature() {
         signed.verify(&seed, None, now()),
         Err(BatchError::Certificate(_))
     ));
+}
+
+/// A seed whose certificate holds for a minute, and the time after that.
+fn short_lived(authority: &Authority) -> (Identity, UnixTime) {
+    let issued = authority
+        .issue_for(
+            &"seed-1".parse().unwrap(),
+            [Role::Seed].into_iter().collect(),
+            Duration::from_secs(60),
+        )
+        .unwrap();
+    let seed = Identity::from_pem(authority.ca_pem(), &issued.certificate, &issued.key).unwrap();
+    let later = Duration::from_secs(now().as_secs() + 120);
+    (seed, UnixTime::since_unix_epoch(later))
+}
+
+#[test]
+fn what_an_ended_certificate_has_signed_is_no_lie_and_what_it_has_not_is() {
+    let authority = Authority::new(CLUSTER).unwrap();
+    let reader = host(&authority, "node-1", &[Role::Proxy]);
+    let (seed, later) = short_lived(&authority);
+    let signed = batch().sign(&seed);
+    assert!(signed.verify(&reader, None, now()).is_ok());
+    let judged = |signed: &SignedBatch| signed.verify(&reader, None, later).unwrap_err();
+    assert_eq!(judged(&signed), BatchError::Untimely);
+    let mut forged = signed.clone();
+    forged.batch.digests[0].1 = [9; 32];
+    assert_eq!(judged(&forged), BatchError::Signature);
+    let (stranger, _) = short_lived(&Authority::new(CLUSTER).unwrap());
+    let foreign = judged(&batch().sign(&stranger));
+    assert!(matches!(foreign, BatchError::Certificate(_)), "{foreign}");
+    // A clock that is behind makes nobody a liar either.
+    let earlier = UnixTime::since_unix_epoch(Duration::from_secs(now().as_secs() - 3600));
+    let early = signed.verify(&reader, None, earlier).unwrap_err();
+    assert_eq!(early, BatchError::Untimely);
+    assert!(!early.is_lie());
+    for lie in [judged(&forged), foreign] {
+        assert!(lie.is_lie(), "{lie}");
+    }
+}
+
+#[test]
+fn a_host_renews_its_own_word_alone() {
+    let authority = Authority::new(CLUSTER).unwrap();
+    let (seed, later) = short_lived(&authority);
+    let reader = host(&authority, "node-1", &[Role::Proxy]);
+    let ended = batch().sign(&seed);
+    assert_eq!(ended.renewed(&seed, later), None, "it is shown still");
+    let newer = host(&authority, "seed-1", &[Role::Seed]);
+    seed.renew(seed.renewal(&newer).unwrap());
+    let renewed = ended.renewed(&seed, later).unwrap();
+    assert_eq!(renewed.batch, ended.batch);
+    assert!(renewed.verify(&reader, None, later).is_ok());
+    assert_eq!(ended.renewed(&reader, later), None);
+    let mut forged = ended;
+    forged.batch.digests[0].1 = [9; 32];
+    assert_eq!(forged.renewed(&seed, later), None);
 }
 
 #[test]

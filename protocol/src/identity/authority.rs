@@ -13,8 +13,8 @@ use rustls_pki_types::UnixTime;
 use super::{IdentityError, names};
 use crate::host::{HostId, Roles};
 
-/// How long a certificate holds.
-const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// How long a certificate holds where nothing else is said.
+pub const LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
 
 /// How far back a certificate begins, for hosts whose clocks are behind.
 const BACKDATING: Duration = Duration::from_secs(5 * 60);
@@ -38,8 +38,13 @@ pub struct IssuedPem {
 impl Authority {
     /// A new authority for `cluster`, with a key of its own.
     pub fn new(cluster: &str) -> Result<Self, IdentityError> {
+        Self::lasting(cluster, LIFETIME)
+    }
+
+    /// As [`Authority::new`], for as long as `lifetime`.
+    pub fn lasting(cluster: &str, lifetime: Duration) -> Result<Self, IdentityError> {
         let cluster = names::checked_cluster(cluster)?;
-        let mut params = params_from(wall_time())?;
+        let mut params = params_from(wall_time(), lifetime)?;
         params.is_ca = IsCa::Ca(BasicConstraints::Constrained(0));
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.distinguished_name = common_name(&format!("Darter CA of {cluster}"));
@@ -59,24 +64,34 @@ impl Authority {
 
     /// A new key and a certificate that names `id` and `roles`.
     pub fn issue(&self, id: &HostId, roles: Roles) -> Result<IssuedPem, IdentityError> {
+        self.issue_for(id, roles, LIFETIME)
+    }
+
+    /// As [`Authority::issue`], for as long as `lifetime` from now.
+    pub fn issue_for(
+        &self,
+        id: &HostId,
+        roles: Roles,
+        lifetime: Duration,
+    ) -> Result<IssuedPem, IdentityError> {
         let dns_name = names::dns_name(id, &self.cluster);
         self.issue_names(
             &[&dns_name],
             &[&names::roles_uri(roles)],
             new_key()?,
-            wall_time(),
+            (wall_time(), lifetime),
         )
     }
 
-    /// A certificate for `key` with these DNS names and URIs, as of `now`.
+    /// A certificate for `key` with these DNS names and URIs, as of a time and for so long.
     pub(super) fn issue_names(
         &self,
         dns_names: &[&str],
         uris: &[&str],
         key: KeyPair,
-        now: UnixTime,
+        (now, lifetime): (UnixTime, Duration),
     ) -> Result<IssuedPem, IdentityError> {
-        let mut params = params_from(now)?;
+        let mut params = params_from(now, lifetime)?;
         for name in dns_names {
             let name = (*name).try_into().map_err(issue_error)?;
             params.subject_alt_names.push(SanType::DnsName(name));
@@ -118,11 +133,11 @@ pub(super) fn wall_time() -> UnixTime {
     UnixTime::now()
 }
 
-fn params_from(now: UnixTime) -> Result<CertificateParams, IdentityError> {
+fn params_from(now: UnixTime, lifetime: Duration) -> Result<CertificateParams, IdentityError> {
     let now = rcgen::date_time_ymd(1970, 1, 1) + Duration::from_secs(now.as_secs());
     let mut params = CertificateParams::new(Vec::new()).map_err(issue_error)?;
     params.not_before = now - BACKDATING;
-    params.not_after = now + LIFETIME;
+    params.not_after = now + lifetime;
     params.use_authority_key_identifier_extension = true;
     Ok(params)
 }

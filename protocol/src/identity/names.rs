@@ -3,7 +3,9 @@
 //! A host certificate has exactly one DNS name `<id>.<cluster>.darter.internal` and exactly one
 //! URI `darter:roles:<role>+<role>`. Other names in it mean nothing to Darter.
 
-use rustls_pki_types::CertificateDer;
+use std::time::Duration;
+
+use rustls_pki_types::{CertificateDer, UnixTime};
 use x509_parser::{certificate::X509Certificate, extensions::GeneralName, prelude::FromDer as _};
 
 use super::{IdentityError, PeerIdentity};
@@ -55,6 +57,13 @@ impl CertifiedNames {
         })
     }
 
+    /// The time nearest to `now` at which the certificate holds.
+    pub(super) fn nearest(&self, now: UnixTime) -> UnixTime {
+        let (from, until) = (*self.validity.start(), *self.validity.end());
+        let seconds = now.as_secs().max(from).min(until);
+        UnixTime::since_unix_epoch(Duration::from_secs(seconds))
+    }
+
     /// The holder, if it is of the cluster `ours`.
     pub(super) fn peer_in(self, ours: &str) -> Result<PeerIdentity, IdentityError> {
         if self.cluster != ours {
@@ -75,10 +84,15 @@ pub(super) fn dns_name(id: &HostId, cluster: &str) -> String {
     format!("{id}.{cluster}{DOMAIN}")
 }
 
-/// `darter:roles:proxy+seed`; the order is that of [`Role::ALL`].
+/// `darter:roles:proxy+seed`
 pub(super) fn roles_uri(roles: Roles) -> String {
+    format!("{ROLES_SCHEME}{}", role_words(roles))
+}
+
+/// `proxy+seed`; the order is that of [`Role::ALL`].
+pub(super) fn role_words(roles: Roles) -> String {
     let words: Vec<&str> = roles.iter().map(Role::as_str).collect();
-    format!("{ROLES_SCHEME}{}", words.join("+"))
+    words.join("+")
 }
 
 /// A cluster is named by a DNS label, as a host is.

@@ -6,18 +6,18 @@
 use std::{
     collections::HashMap,
     fmt,
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
 };
 
 use rustls::{
     RootCertStore, SignatureScheme,
     crypto::{CryptoProvider, WebPkiSupportedAlgorithms},
-    sign::Signer,
+    sign::{Signer, SigningKey},
 };
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, TrustAnchor, UnixTime};
 use webpki::{EndEntityCert, KeyUsage};
 
-use super::{IdentityError, PeerIdentity, names::CertifiedNames};
+use super::{ChainFault, IdentityError, PeerIdentity, names::CertifiedNames};
 
 /// What a host may sign with, best first.
 const SCHEMES: [SignatureScheme; 4] = [
@@ -30,8 +30,16 @@ const SCHEMES: [SignatureScheme; 4] = [
 /// Signers whose chain is remembered; when one more comes, all are forgotten.
 const KNOWN_MAX: usize = 1024;
 
+/// A signature, and the certificate (DER) whose key made it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Signed {
+    pub certificate: Vec<u8>,
+    pub signature: Vec<u8>,
+}
+
 /// The key of this host's certificate.
 pub(super) struct HostKey {
+    key: Arc<dyn SigningKey>,
     signer: Box<dyn Signer>,
 }
 
@@ -57,7 +65,11 @@ impl HostKey {
         let signer = key.choose_scheme(&SCHEMES).ok_or_else(|| {
             IdentityError::Key("it must be ECDSA P-256 or P-384, Ed25519, or RSA".to_owned())
         })?;
-        Ok(Self { signer })
+        Ok(Self { key, signer })
+    }
+
+    pub(super) fn for_tls(&self) -> Arc<dyn SigningKey> {
+        Arc::clone(&self.key)
     }
 
     pub(super) fn sign(&self, message: &[u8]) -> Vec<u8> {
@@ -186,14 +198,12 @@ impl Verifier {
 
 fn chain_error(error: webpki::Error) -> IdentityError {
     IdentityError::Chain(match error {
-        webpki::Error::CertExpired { .. } => "it has expired".to_owned(),
-        webpki::Error::CertNotValidYet { .. } => "it is not valid yet".to_owned(),
+        webpki::Error::CertExpired { .. } => ChainFault::Expired,
+        webpki::Error::CertNotValidYet { .. } => ChainFault::NotYet,
         webpki::Error::UnknownIssuer | webpki::Error::InvalidSignatureForPublicKey => {
-            "another authority has issued it".to_owned()
+            ChainFault::OtherAuthority
         }
-        webpki::Error::RequiredEkuNotFoundContext(_) => {
-            "it must be for both clientAuth and serverAuth".to_owned()
-        }
-        other => other.to_string(),
+        webpki::Error::RequiredEkuNotFoundContext(_) => ChainFault::Usage,
+        other => ChainFault::Broken(other.to_string()),
     })
 }

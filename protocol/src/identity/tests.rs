@@ -32,7 +32,7 @@ fn load(authority: &Authority, issued: &IssuedPem) -> Result<Identity, IdentityE
 }
 
 fn at(seconds: u64) -> UnixTime {
-    UnixTime::since_unix_epoch(std::time::Duration::from_secs(seconds))
+    UnixTime::since_unix_epoch(Duration::from_secs(seconds))
 }
 
 /// Loads a certificate with these names and renders who it names, or why it names nobody.
@@ -40,7 +40,7 @@ fn at(seconds: u64) -> UnixTime {
 fn check(dns_names: &[&str], uris: &[&str], expect: &str) {
     let authority = authority();
     let issued = authority
-        .issue_names(dns_names, uris, key(), UnixTime::now())
+        .issue_names(dns_names, uris, key(), (UnixTime::now(), LIFETIME))
         .unwrap();
     let seen = match load(&authority, &issued) {
         Ok(identity) => {
@@ -127,13 +127,15 @@ fn every_kind_of_key_signs_and_is_checked() {
         let key = KeyPair::generate_for(algorithm).unwrap();
         let now = UnixTime::now();
         let issued = authority
-            .issue_names(&[GOOD_NAME], &[GOOD_URI], key, now)
+            .issue_names(&[GOOD_NAME], &[GOOD_URI], key, (now, LIFETIME))
             .unwrap();
         let signer = load(&authority, &issued).unwrap();
-        let signature = signer.sign(b"word");
-        let certificate = signer.certificate();
+        let Signed {
+            certificate,
+            signature,
+        } = signer.sign(b"word");
         let peer = reader
-            .verify(certificate, b"word", &signature, now)
+            .verify(&certificate, b"word", &signature, now)
             .unwrap();
         assert_eq!(
             peer,
@@ -143,7 +145,7 @@ fn every_kind_of_key_signs_and_is_checked() {
             }
         );
         assert_eq!(
-            reader.verify(certificate, b"other", &signature, now),
+            reader.verify(&certificate, b"other", &signature, now),
             Err(IdentityError::Signature)
         );
     }
@@ -157,15 +159,15 @@ fn a_known_signer_still_expires() {
         &authority.issue(&node(), Roles::default()).unwrap(),
     )
     .unwrap();
-    let signature = identity.sign(b"word");
+    let signed = identity.sign(b"word");
     let now = UnixTime::now().as_secs();
     let verify =
-        |seconds| identity.verify(identity.certificate(), b"word", &signature, at(seconds));
+        |seconds| identity.verify(&signed.certificate, b"word", &signed.signature, at(seconds));
     assert!(verify(now).is_ok());
     assert!(verify(now + 29 * DAY).is_ok());
-    let expired = IdentityError::Chain("it has expired".to_owned());
+    let expired = IdentityError::Chain(ChainFault::Expired);
     assert_eq!(verify(now + 31 * DAY), Err(expired));
-    let early = IdentityError::Chain("it is not valid yet".to_owned());
+    let early = IdentityError::Chain(ChainFault::NotYet);
     assert_eq!(verify(now - DAY), Err(early));
     assert!(verify(now).is_ok());
 }
@@ -208,7 +210,7 @@ fn each_problem_with_the_three_texts_is_a_sentence() {
     );
     let stale = at(UnixTime::now().as_secs() - 40 * DAY);
     let expired = ours
-        .issue_names(&[GOOD_NAME], &[GOOD_URI], self::key(), stale)
+        .issue_names(&[GOOD_NAME], &[GOOD_URI], self::key(), (stale, LIFETIME))
         .unwrap();
     assert_eq!(
         told(ca, &expired.certificate, &expired.key),
@@ -226,7 +228,7 @@ fn a_peer_of_another_cluster_of_the_same_authority_is_refused() {
     .unwrap();
     let name = "node-2.other.darter.internal";
     let issued = authority
-        .issue_names(&[name], &[GOOD_URI], key(), UnixTime::now())
+        .issue_names(&[name], &[GOOD_URI], key(), (UnixTime::now(), LIFETIME))
         .unwrap();
     let theirs = load(&authority, &issued).unwrap();
     let told = IdentityError::OtherCluster {
@@ -235,10 +237,10 @@ fn a_peer_of_another_cluster_of_the_same_authority_is_refused() {
     };
     let certificate = CertificateDer::from(theirs.certificate());
     assert_eq!(ours.peer(&[certificate]), Err(told.clone()));
-    let signature = theirs.sign(b"word");
+    let signed = theirs.sign(b"word");
     let now = UnixTime::now();
     assert_eq!(
-        ours.verify(theirs.certificate(), b"word", &signature, now),
+        ours.verify(&signed.certificate, b"word", &signed.signature, now),
         Err(told)
     );
     assert!(ours.peer(&[]).is_err());

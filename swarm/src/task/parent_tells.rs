@@ -143,13 +143,9 @@ impl Driver {
         }
         let word = self.judged(&signed).map_err(|error| {
             tracing::warn!(task = %self.wish.task, %error, "a batch of piece digests does not hold");
-            match error {
-                // Who has the grant is the scheduler's word, which another host may have had at
-                // another time: no lie, and no use.
-                BatchError::NoRight(_) => ParentFailure::Gone,
-                BatchError::Certificate(_) | BatchError::Signature | BatchError::Malformed(_) => {
-                    ParentFailure::Lied
-                }
+            match error.is_lie() {
+                true => ParentFailure::Lied,
+                false => ParentFailure::Gone,
             }
         })?;
         if let Some(offer) = offer {
