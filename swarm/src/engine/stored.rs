@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use protocol::{PieceSet, TaskId};
+use protocol::{PieceSet, Role, TaskId};
 use tokio::sync::watch;
 
 use super::{
@@ -13,7 +13,11 @@ use crate::{
     direct,
     open::{Held, How, OpenError, OpenRequest, Opened},
     store::{Store, StoredTask},
-    task::{Progress, Stage, proofs::valid_batches},
+    task::{
+        Progress, Stage,
+        proofs::{own_word, valid_batches},
+        surroundings::Surroundings,
+    },
 };
 
 impl Swarm {
@@ -68,19 +72,26 @@ impl Swarm {
             .map(Some)
     }
 
-    /// The complete content of the store with the batches that prove it.
+    /// The complete content of the store with the batches that prove it, or that this host signs now.
     pub(super) async fn shareable(&self, task: TaskId) -> Option<watch::Receiver<Progress>> {
         let file = self.stored(task).await.filter(|file| file.is_complete())?;
         let content = file.content();
-        let identity = &self.inner.surroundings.identity;
+        let Surroundings {
+            identity, seeds, ..
+        } = &self.inner.surroundings;
         let (batches, _) = valid_batches(&file, &content, identity);
         let proven = batches
             .iter()
             .map(|batch| batch.batch.digests.len())
             .sum::<usize>();
-        let count = content.layout.piece_count()? as usize;
-        // Batches of a cluster that is no more, or that expired, prove nothing to others.
-        (proven >= count).then(|| finished(file, batches))
+        if content.layout.piece_count()? as usize <= proven {
+            return Some(finished(file, batches));
+        }
+        // Batches of a cluster that is no more, or that expired, prove nothing to others; and the word
+        // of this host counts where it is a seed, or where there is none.
+        let may_vouch = identity.roles().contains(Role::Seed) || seeds.is_empty();
+        let batches = may_vouch.then(|| own_word(&file, &content, identity))??;
+        Some(finished(file, batches))
     }
 
     async fn stored(&self, task: TaskId) -> Option<Arc<StoredTask>> {

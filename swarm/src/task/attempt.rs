@@ -36,6 +36,10 @@ pub(crate) struct Attempt {
     covered: PieceSet,
     unsigned: Vec<(PieceIndex, PieceDigest)>,
     batches: Vec<SharedBatch>,
+    /// With which this host signs.
+    certificate: Vec<u8>,
+    /// Some batch is signed anew, and nobody was shown it yet.
+    is_renewed: bool,
     partial: Range<u64>,
     from_source: PieceSet,
     fetcher: Option<HostId>,
@@ -68,6 +72,8 @@ impl Attempt {
             covered: PieceSet::default(),
             unsigned: Vec::new(),
             batches: Vec::new(),
+            certificate: Vec::new(),
+            is_renewed: false,
             partial: 0..0,
             from_source: PieceSet::default(),
             fetcher: None,
@@ -86,6 +92,7 @@ impl Attempt {
         }
         self.id = content.attempt;
         self.held = file.held();
+        self.certificate = identity.certificate();
         let (batches, word) = valid_batches(&file, &content, identity);
         self.batches = batches;
         self.is_unvouched = word == Word::Anybodys;
@@ -273,12 +280,14 @@ impl Attempt {
     }
 
     /// Shows everybody on this host how far the attempt has come.
-    pub(crate) fn publish(&self, progress: &watch::Sender<Progress>, asking: Asking) {
+    pub(crate) fn publish(&mut self, progress: &watch::Sender<Progress>, asking: Asking) {
         if self.is_unconfirmed {
             return;
         }
+        let is_renewed = std::mem::take(&mut self.is_renewed);
         progress.send_if_modified(|seen| {
-            let is_news = seen.held.len() != self.held.len()
+            let is_news = is_renewed
+                || seen.held.len() != self.held.len()
                 || seen.batches.len() != self.batches.len()
                 || seen.partial != self.partial
                 || seen.content != self.content

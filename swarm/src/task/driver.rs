@@ -333,6 +333,7 @@ impl Driver {
     }
 
     pub(super) fn publish(&mut self) {
+        self.attempt.renew(&self.host.identity);
         // What was fetched without the right is of use here alone, until the right comes.
         if self.is_granted || self.is_seed() {
             for batch in self.attempt.sign(&self.host.identity) {
