@@ -14,6 +14,7 @@ mod descriptors;
 mod doctor;
 mod drain;
 mod environment;
+mod expiry;
 mod explain;
 mod handlers;
 mod http_service;

@@ -13,6 +13,7 @@ pub(crate) struct Metrics {
     shed: IntCounterVec,
     refused: IntCounterVec,
     reloads: IntCounterVec,
+    identity_expires: IntGauge,
 }
 
 /// How a reload ended.
@@ -88,6 +89,10 @@ impl Metrics {
                 ),
                 &["outcome"],
             )?,
+            identity_expires: IntGauge::new(
+                "darter_identity_expires_seconds",
+                "when the certificate of this host ends, in seconds since 1970",
+            )?,
         };
         let build = Opts::new("darter_build_info", "always 1; the version is in the label")
             .const_label("version", env!("CARGO_PKG_VERSION"));
@@ -99,6 +104,7 @@ impl Metrics {
         registry.register(Box::new(metrics.shed.clone()))?;
         registry.register(Box::new(metrics.refused.clone()))?;
         registry.register(Box::new(metrics.reloads.clone()))?;
+        registry.register(Box::new(metrics.identity_expires.clone()))?;
         for outcome in [Reload::Applied, Reload::Refused] {
             metrics.reloads.with_label_values(&[outcome.as_str()]);
         }
@@ -123,6 +129,12 @@ impl Metrics {
 
     pub(crate) fn reloaded(&self, outcome: Reload) {
         self.reloads.with_label_values(&[outcome.as_str()]).inc();
+    }
+
+    /// In seconds since 1970.
+    pub(crate) fn identity_expires(&self, until: u64) {
+        let until = i64::try_from(until).unwrap_or(i64::MAX);
+        self.identity_expires.set(until);
     }
 
     pub(crate) fn refused_at(&self, name: ListenerName) -> RefusedHosts {

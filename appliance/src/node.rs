@@ -4,6 +4,7 @@ use std::{net::SocketAddr, sync::Arc};
 
 use anyhow::Context as _;
 use prometheus::Registry;
+use protocol::Identity;
 use proxy::Proxy;
 use sd_notify::NotifyState;
 use swarm::{peer::PeerServer, source::Upstreams};
@@ -17,6 +18,7 @@ use crate::{
     data_dir::DataDir,
     descriptors,
     drain::{Drained, Group, Groups, StopSignals},
+    expiry,
     handlers::{PeerHandler, ProxyHandler, RedirectedHandler, SchedulerHandler},
     listen::{self, Bound},
     metrics::Metrics,
@@ -50,6 +52,7 @@ struct Node {
     data_dir: DataDir,
     /// By it other hosts are fed.
     peer_server: PeerServer,
+    identity: Identity,
     upstreams: Upstreams,
     proxy: Option<Arc<Proxy>>,
 }
@@ -66,6 +69,7 @@ pub(crate) async fn run(
     let node = Node::start(config).await?;
     let reloader = source.map(|source| reload::Reloader {
         source,
+        identity: node.identity.clone(),
         upstreams: node.upstreams.clone(),
         proxy: node.proxy.clone(),
         metrics: node.context.metrics.clone(),
@@ -78,6 +82,7 @@ pub(crate) async fn run(
     tokio::select! {
         () = signals.next() => {}
         () = reload::whenever_asked(&mut reloading) => {}
+        () = expiry::watch(&node.identity, &node.context.metrics) => {}
     }
     node.phase.send_replace(Phase::Draining);
     notify(&[NotifyState::Stopping]);
@@ -138,9 +143,11 @@ impl Node {
             endpoints: Vec::new(),
             data_dir,
             peer_server: roles.peer_server.clone(),
+            identity: roles.identity.clone(),
             upstreams: roles.upstreams.clone(),
             proxy: roles.proxy.clone(),
         };
+        expiry::look(&node.identity, &node.context.metrics);
         node.bind_roles(&listen, &roles)?;
         roles.start(&node.context.groups.services);
 

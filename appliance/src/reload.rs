@@ -5,6 +5,7 @@
 use std::sync::Arc;
 
 use anyhow::Context as _;
+use protocol::{Identity, identity::Renewal};
 use proxy::Proxy;
 use sd_notify::NotifyState;
 use swarm::source::Upstreams;
@@ -12,6 +13,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::{
     config::{Config, RawConfig, needing_restart},
+    expiry,
     metrics::{Metrics, Reload},
     node,
 };
@@ -27,6 +29,7 @@ pub(crate) struct Source {
 /// What is given a new configuration.
 pub(crate) struct Reloader {
     pub(crate) source: Source,
+    pub(crate) identity: Identity,
     pub(crate) upstreams: Upstreams,
     pub(crate) proxy: Option<Arc<Proxy>>,
     pub(crate) metrics: Metrics,
@@ -82,6 +85,7 @@ impl Reloader {
     async fn try_reload(&mut self) -> anyhow::Result<()> {
         let read = Arc::clone(&self.source.read);
         let (raw, config) = tokio::task::spawn_blocking(move || read()).await??;
+        let renewal = self.renewal(&raw, &config)?;
         let proxy = config.proxy;
         for warning in &proxy.warnings {
             tracing::warn!("{warning}");
@@ -90,12 +94,32 @@ impl Reloader {
         if let Some(running) = &self.proxy {
             running.reload(proxy);
         }
+        if let Some(renewal) = renewal {
+            self.identity.renew(renewal);
+            expiry::look(&self.identity, &self.metrics);
+        }
         // Compared with what runs, so that it is told at each reload until it is true.
-        let keys = needing_restart(&self.source.raw, &raw);
+        let mut keys = needing_restart(&self.source.raw, &raw);
+        let is_same_file = raw.identity.ca == self.source.raw.identity.ca;
+        if is_same_file && !raw.identity.is_empty() && !self.identity.trusts_as(&config.identity) {
+            keys.push("identity.ca".to_owned());
+        }
         if !keys.is_empty() {
             let keys = keys.join(", ");
             tracing::warn!(keys, "these keys are taken over by a restart alone");
         }
         Ok(())
+    }
+
+    /// The certificate that this host is to show from now on. One that stands by itself, before or
+    /// after, has none to take over.
+    fn renewal(&self, raw: &RawConfig, config: &Config) -> anyhow::Result<Option<Renewal>> {
+        if self.source.raw.identity.is_empty() || raw.identity.is_empty() {
+            return Ok(None);
+        }
+        let renewal = self.identity.renewal(&config.identity);
+        renewal
+            .map(Some)
+            .context("identity.cert needs a restart to be taken over")
     }
 }

@@ -6,12 +6,13 @@ use std::{
     path::PathBuf,
     process::Command,
     sync::atomic::{AtomicU8, Ordering},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result};
 use protocol::{
     Host, HostId, Identity, Role, Roles,
-    identity::{Authority, IssuedPem},
+    identity::{Authority, IssuedPem, LIFETIME},
 };
 
 use crate::darter::{Darter, Home};
@@ -23,6 +24,8 @@ pub use crate::member::{Member, Remains};
 pub struct Cluster {
     pub authority: Authority,
     pub view: View,
+    /// How long the papers hold that it gives to its hosts.
+    pub lifetime: Duration,
     registry: SocketAddr,
     number: u8,
     members: AtomicU8,
@@ -84,6 +87,7 @@ impl Cluster {
         let mut cluster = Self {
             authority: Authority::new(CLUSTER)?,
             view: View::default(),
+            lifetime: LIFETIME,
             registry,
             number: CLUSTERS.fetch_add(1, Ordering::Relaxed),
             members: AtomicU8::new(1),
@@ -146,7 +150,9 @@ impl Cluster {
     /// The id is none.
     pub fn papers(&self, id: &str, roles: &[Role]) -> Result<Papers> {
         let roles: Roles = roles.iter().copied().collect();
-        let issued = self.authority.issue(&id.parse()?, roles)?;
+        let issued = self
+            .authority
+            .issue_for(&id.parse()?, roles, self.lifetime)?;
         Ok(Papers {
             ca: self.authority.ca_pem().to_owned(),
             issued,
@@ -158,8 +164,7 @@ impl Cluster {
     /// # Errors
     /// The id is none.
     pub fn identity(&self, id: &str, roles: &[Role]) -> Result<Identity> {
-        let Papers { ca, issued } = self.papers(id, roles)?;
-        Ok(Identity::from_pem(&ca, &issued.certificate, &issued.key)?)
+        self.papers(id, roles)?.identity()
     }
 
     /// A host that knows all that there is to know.
@@ -249,10 +254,8 @@ impl Cluster {
     pub fn config(&self, home: &Home, plan: &Plan, papers: Option<&Papers>) -> Result<String> {
         let identity = match papers {
             None => String::new(),
-            Some(Papers { ca, issued }) => {
-                let ca = home.write("ca.pem", ca)?;
-                let cert = home.write("cert.pem", &issued.certificate)?;
-                let key = home.write("key.pem", &issued.key)?;
+            Some(papers) => {
+                let [ca, cert, key] = papers.write(home)?;
                 format!("[identity]\nca = {ca:?}\ncert = {cert:?}\nkey = {key:?}\n")
             }
         };
@@ -288,6 +291,32 @@ impl Cluster {
             names(&plan.view.seeds),
             plan.swarm,
         ))
+    }
+}
+
+// === impl Papers ===
+
+impl Papers {
+    /// Puts them where a host that was started by a [`Cluster`] has its own: the CA, the certificate,
+    /// the key.
+    ///
+    /// # Errors
+    /// Nothing can be written.
+    pub fn write(&self, home: &Home) -> Result<[PathBuf; 3]> {
+        Ok([
+            home.write("ca.pem", &self.ca)?,
+            home.write("cert.pem", &self.issued.certificate)?,
+            home.write("key.pem", &self.issued.key)?,
+        ])
+    }
+
+    /// What they make of whoever holds them.
+    ///
+    /// # Errors
+    /// They do not hold.
+    pub fn identity(&self) -> Result<Identity> {
+        let IssuedPem { certificate, key } = &self.issued;
+        Ok(Identity::from_pem(&self.ca, certificate, key)?)
     }
 }
 

@@ -15,7 +15,8 @@ pub struct Member {
     pub darter: Darter,
     pub home: Home,
     pub(crate) id: String,
-    pub(crate) config: String,
+    /// As it was started with.
+    pub config: String,
 }
 
 /// What a process leaves behind: all that it takes to start it again.

@@ -97,14 +97,8 @@ impl Trusted {
         Ok(())
     }
 
-    /// A session as `identity` that opens with `hello`.
     fn greets(&self, identity: &Identity, hello: Hello) -> Result<(), SessionError> {
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .map_err(|error| SessionError::Unreachable(error.to_string()))?;
-        let client = SchedulerClient::new(identity.clone(), self.cluster.scheduler().clone());
-        runtime.block_on(client.open(hello)).map(drop)
+        greet(identity, self.cluster.scheduler(), hello)
     }
 
     /// A hello that `identity` may not say is refused, and the scheduler logs why.
@@ -127,7 +121,21 @@ fn counted(member: &Member, listener: &str, reason: &str) -> Result<()> {
     Ok(())
 }
 
-fn hello(id: &str, is_seed: bool) -> Result<Hello> {
+/// A session as `identity` that opens with `hello`.
+pub(crate) fn greet(
+    identity: &Identity,
+    scheduler: &Host,
+    hello: Hello,
+) -> Result<(), SessionError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|error| SessionError::Unreachable(error.to_string()))?;
+    let client = SchedulerClient::new(identity.clone(), scheduler.clone());
+    runtime.block_on(client.open(hello)).map(drop)
+}
+
+pub(crate) fn hello(id: &str, is_seed: bool) -> Result<Hello> {
     let address = SocketAddr::from(([127, 0, 0, 1], 9));
     let id = id.parse()?;
     Ok(Hello {

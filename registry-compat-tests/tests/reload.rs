@@ -23,9 +23,14 @@ const LIMIT: Duration = Duration::from_secs(20);
 
 /// Has the node read `config`, and waits until it has: `outcome` counts one more.
 pub(crate) fn reload(darter: &Darter, home: &Home, config: &str, outcome: &str) -> Result<()> {
+    home.write("darter.toml", config)?;
+    hang_up(darter, outcome)
+}
+
+/// As [`reload`], with the configuration as it lies there.
+pub(crate) fn hang_up(darter: &Darter, outcome: &str) -> Result<()> {
     let metric = format!("darter_reloads_total{{outcome=\"{outcome}\"");
     let before = darter.metric(&metric)?;
-    home.write("darter.toml", config)?;
     darter.signal("HUP")?;
     wait_until(outcome, LIMIT, || {
         darter.metric(&metric).is_ok_and(|count| before < count)

@@ -3,7 +3,9 @@
 use super::RawConfig;
 
 /// What a reload takes over. A key that names a file stands for what is in the file, too.
-const RELOADED: [&str; 11] = [
+const RELOADED: [&str; 13] = [
+    "identity.cert",
+    "identity.key",
     "proxy.registry",
     "proxy.certs_d",
     "proxy.allow",
@@ -53,11 +55,11 @@ fn compare(at: &str, running: &toml::Value, wanted: &toml::Value, differing: &mu
 
 #[cfg(test)]
 mod tests {
-    use super::{super::read, *};
+    use super::*;
 
     #[track_caller]
     fn check(running: &str, wanted: &str, expect: &[&str]) {
-        let raw = |text: &str| read(text).map(|(raw, _)| raw).unwrap();
+        let raw = |text: &str| toml::from_str::<RawConfig>(text).unwrap();
         let mut seen = needing_restart(&raw(running), &raw(wanted));
         seen.sort_unstable();
         assert_eq!(seen, expect, "{wanted}");
@@ -71,16 +73,19 @@ mod tests {
                       [[proxy.registry]]\nname = \"r.example\"\n";
         check("", wanted, &[]);
         check(wanted, "", &[]);
+        let moved = "[identity]\ncert = \"/new.pem\"\nkey = \"/new.key\"\n";
+        check("", moved, &[]);
     }
 
     #[test]
     fn listeners_and_data_need_one_and_are_named() {
-        let wanted = "data_dir = \"/x\"\nroles = [\"proxy\"]\n\
+        let wanted = "data_dir = \"/x\"\nroles = [\"proxy\"]\n[identity]\nca = \"/ca.pem\"\n\
                       [proxy]\nlisten = \"127.0.0.1:7\"\ntags_max = 7\ntag_ttl = \"5s\"\n\
                       [swarm]\nserve_rate = \"50MB/s\"\n[admin]\nlisten = \"127.0.0.1:8\"\n";
         let expect = [
             "admin.listen",
             "data_dir",
+            "identity.ca",
             "proxy.listen",
             "proxy.tags_max",
             "roles",
@@ -93,10 +98,10 @@ mod tests {
     #[test]
     fn every_name_above_is_that_of_a_key() {
         let raw = toml::Value::try_from(RawConfig::default()).unwrap();
-        let proxy = raw["proxy"].as_table().unwrap();
         for known in RELOADED {
-            let name = known.strip_prefix("proxy.").unwrap();
-            assert!(proxy.keys().any(|key| key.starts_with(name)), "{known}");
+            let (table, name) = known.split_once('.').unwrap();
+            let table = raw[table].as_table().unwrap();
+            assert!(table.keys().any(|key| key.starts_with(name)), "{known}");
         }
     }
 }

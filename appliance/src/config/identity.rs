@@ -27,7 +27,7 @@ pub struct RawIdentity {
 
 impl RawIdentity {
     /// Whether the host is a cluster of its own.
-    pub(super) fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.files().iter().all(|(_, path)| is_unset(path))
     }
 

@@ -66,7 +66,7 @@ pub(super) fn certificates(data_dir: &Path, checked: Option<&Checked>) -> Vec<Ce
         let text = read(file);
         certificates.push(Certificate {
             of: format!("the certificate of this host, {},", file.display()),
-            renewal: "issue a new one, put it there and restart darter".to_owned(),
+            renewal: "issue a new one, put it and its key there, and reload darter".to_owned(),
             validity: text.and_then(|text| validity(&text)),
         });
     }

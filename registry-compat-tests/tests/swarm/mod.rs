@@ -10,6 +10,7 @@ mod overload;
 mod parents;
 mod private;
 mod public;
+mod renewed;
 mod schedulers;
 mod seeds;
 mod slow;
