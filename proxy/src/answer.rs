@@ -9,7 +9,7 @@ use http::{
 };
 use hyper::body::Incoming;
 use protocol::{RegistryName, Repository};
-use swarm::source::{Credential, Patience};
+use swarm::source::{Credential, Patience, Scheme};
 
 use crate::{
     body::{AnswerBody, Content},
@@ -34,6 +34,8 @@ pub(crate) struct Ask {
     pub(crate) asker: Asker,
     pub(crate) credential: Option<Credential>,
     pub(crate) whence: Whence,
+    /// Between which reloads it came.
+    pub(crate) epoch: u64,
 }
 
 /// From where a request came.
@@ -145,11 +147,15 @@ impl Proxy {
             Ok(RegistryRequest::Token) => Form::Prefix,
             Ok(_) | Err(_) => has_namespace(parts.uri.query()),
         };
-        let registry = place_of(&routed).map(|(_, registry, _)| registry);
+        let place = place_of(&routed);
+        let credential = self
+            .vouchers
+            .credential(&parts.headers, place.map(|place| place.1));
         let ask = Ask {
             asker: Asker::of(form, client),
-            credential: self.vouchers.credential(&parts.headers, registry).await,
+            credential: self.shown_to(place, credential.await),
             whence,
+            epoch: self.rights.epoch(),
             method: parts.method,
             path: parts.uri.path().to_owned(),
             query: parts.uri.query().unwrap_or_default().to_owned(),
@@ -175,6 +181,20 @@ impl Proxy {
             answer.set(OCI_NAMESPACE, &namespace);
         }
         bind(answer, &ask, cut, record)
+    }
+
+    /// What is shown to the registry of `place`: a password for this mirror comes along to whatever a path
+    /// names, so none goes where nothing but a pattern leads.
+    fn shown_to(
+        &self,
+        place: Option<(Form, &RegistryName, Option<&Repository>)>,
+        credential: Option<Credential>,
+    ) -> Option<Credential> {
+        let is_unknown = match place {
+            Some((Form::Prefix, registry, _)) => !self.config().source.is_named(registry),
+            Some((Form::Ns | Form::Bare | Form::Forward, ..)) | None => false,
+        };
+        credential.filter(|credential| !is_unknown || credential.scheme() == Scheme::Bearer)
     }
 
     async fn answer_routed(
@@ -385,6 +405,7 @@ mod tests {
                 is_local: true,
                 scheme: "http",
             },
+            epoch: 0,
         };
         assert!(ask("\"a\", W/\"b\"").holds("\"b\""));
         assert!(ask("*").holds("\"b\""));

@@ -35,7 +35,7 @@ use crate::{
     peer::{Bans, Hub, HubConfig, Lent, PeerServer, PieceClient},
     reader::InterestGuard,
     session::{SchedulerAt, Sessions},
-    source::{Public, Upstreams},
+    source::Upstreams,
     store::Store,
     task::{
         ActiveTask, Message, Progress, Stage, TaskFailure,
@@ -94,8 +94,6 @@ struct Inner {
     next_reader: AtomicU64,
     warm: mpsc::Sender<WarmOrder>,
     prefetch: Throttle,
-    /// What this host tells others of what anybody may read.
-    public: Public,
     /// Seeds that did not answer a moment ago.
     left: Cache<HostId, ()>,
     metrics: Metrics,
@@ -129,8 +127,10 @@ impl Swarm {
             next_reader: AtomicU64::new(NOBODY.0 + 1),
             warm,
             prefetch: parts.prefetch,
-            public: Public::default(),
-            left: Cache::builder().time_to_live(public::LEFT_FOR).build(),
+            left: Cache::builder()
+                .max_capacity(public::LEFT_MAX)
+                .time_to_live(public::LEFT_FOR)
+                .build(),
             metrics: parts.metrics,
         };
         (

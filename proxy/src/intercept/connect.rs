@@ -59,6 +59,7 @@ impl Proxy {
             // Whoever asks for a tunnel goes nowhere else.
             asker: Asker::Direct,
             credential: None,
+            epoch: self.rights.epoch(),
         };
         let place = parts.uri.authority().and_then(Place::of);
         let answer = match self.decide(place, &agent, met).await {

@@ -10,6 +10,8 @@ mod question;
 pub(crate) mod shelf;
 pub(crate) mod tags;
 
+use std::time::Duration;
+
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use http::{StatusCode, header};
@@ -94,7 +96,8 @@ impl Proxy {
         };
         // What was told a while ago says nothing of who may read now.
         if resolved.answer == TagAnswer::Asked {
-            self.saw(ask, target, named, resolved.access).await;
+            let right = (resolved.access, self.tags.age(&resolved.resolution));
+            self.saw(ask, target, named, right).await;
         }
         let mut answer = self.by_resolution(ask, target, &resolved).await?;
         match resolved.answer {
@@ -233,20 +236,21 @@ impl Proxy {
             return Err(refusal);
         }
         let request = head(ask, target, named, Redirects::Follow);
-        let age_max = self.config().tags.ttl;
-        let (access, media_type, size) = match self.upstream.everybodys(&request, age_max).await {
-            Some(told) => (Access::Anonymous, told.media_type, told.size),
+        let age_max = self.everybodys_age_max();
+        let (right, media_type, size) = match self.upstream.everybodys(&request, age_max).await {
+            Some(told) => ((Access::Anonymous, told.age), told.media_type, told.size),
             None => match self.upstream.send(request, ask.patience()).await {
                 Ok(response) => {
                     let told = response.headers.get(header::CONTENT_TYPE);
                     let told = told.and_then(|value| value.to_str().ok());
                     let media_type = told.map(str::to_owned);
-                    (response.access, media_type, response.content_length)
+                    let right = (response.access, Duration::ZERO);
+                    (right, media_type, response.content_length)
                 }
                 Err(error) => return Err(self.unproven(ask, target, named, &error).await.refusal),
             },
         };
-        self.saw(ask, target, named, access).await;
+        self.saw(ask, target, named, right).await;
         let described = media::told(media_type.as_deref()).zip(size);
         let digest = named.digest;
         Ok(described.map(|(media_type, size)| Described {

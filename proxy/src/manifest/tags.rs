@@ -205,10 +205,18 @@ impl Tags {
         known.access == Access::Anonymous && would_do && !source.may_refresh(&tag.registry).await
     }
 
+    /// How long ago the registry told it.
+    pub(crate) fn age(&self, resolution: &Resolution) -> Duration {
+        let age = (self.clock)().duration_since(resolution.resolved_at);
+        age.unwrap_or_default()
+    }
+
     /// The tag has another meaning now: whoever asks next asks the upstream.
     pub(crate) async fn forget_written(&self, tag: &TagName) {
-        self.written.fetch_add(1, Ordering::AcqRel);
+        // Who comes from here on asks anew, and what was asked before is not kept.
         self.written_at.insert(tag.clone(), (self.clock)()).await;
+        self.flights.forget(|asking| asking.caller.tag == *tag);
+        self.written.fetch_add(1, Ordering::AcqRel);
         self.shelf.remove(tag).await;
         let written = tag.clone();
         let of_tag = move |caller: &Caller| caller.tag == written;
@@ -220,7 +228,6 @@ impl Tags {
         let _failed = self
             .failed
             .invalidate_entries_if(move |asking, _| of_error(&asking.caller));
-        self.flights.forget(|asking| asking.caller.tag == *tag);
     }
 
     /// The last answer that this caller may be given: the public one, else its own.

@@ -3,7 +3,10 @@
 //!
 //! What the registry need not have looked for when it took the manifest is not among them: what lies
 //! elsewhere (`urls`), what the manifest is about (`subject`), the manifests of an index, which may be
-//! sparse, and all of a document that is of two kinds at once.
+//! sparse, and all of a document that is of two kinds at once or that a reader of another language may
+//! read otherwise: some take a key in any case, and of two the last.
+
+use std::collections::BTreeMap;
 
 use protocol::Digest;
 use serde::{Deserialize, de::IgnoredAny};
@@ -24,6 +27,8 @@ struct Manifest {
     manifests: Option<IgnoredAny>,
     blobs: Option<IgnoredAny>,
     fs_layers: Option<IgnoredAny>,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -31,7 +36,20 @@ struct Descriptor {
     digest: String,
     #[serde(default)]
     urls: Option<Vec<String>>,
+    #[serde(flatten)]
+    others: BTreeMap<String, IgnoredAny>,
 }
+
+/// What counts in a manifest, and in a descriptor.
+const MANIFEST_KEYS: [&str; 6] = [
+    "mediatype",
+    "config",
+    "layers",
+    "manifests",
+    "blobs",
+    "fslayers",
+];
+const DESCRIPTOR_KEYS: [&str; 2] = ["digest", "urls"];
 
 /// The digests that `document` vouches for, which the registry gave as `media_type`: [`LISTED_MAX`] at
 /// most, and none where it is no manifest of an image and nothing else.
@@ -45,12 +63,26 @@ pub(crate) fn listed(document: &[u8], media_type: &str) -> Vec<Digest> {
     if !is_an_image || others.iter().any(Option::is_some) {
         return Vec::new();
     }
-    let descriptors = manifest.config.into_iter().chain(manifest.layers);
+    let descriptors: Vec<_> = manifest.config.into_iter().chain(manifest.layers).collect();
+    let mut each = descriptors.iter();
+    let is_ambiguous = may_be_another(&manifest.others, &MANIFEST_KEYS)
+        || each.any(|descriptor| may_be_another(&descriptor.others, &DESCRIPTOR_KEYS));
+    if is_ambiguous {
+        return Vec::new();
+    }
+    let descriptors = descriptors.into_iter();
     descriptors
         .filter(|descriptor| descriptor.urls.as_ref().is_none_or(Vec::is_empty))
         .filter_map(|descriptor| descriptor.digest.parse().ok())
         .take(LISTED_MAX)
         .collect()
+}
+
+/// Whether some reader takes one of `others` for one of `known`, which are in lower case.
+fn may_be_another(others: &BTreeMap<String, IgnoredAny>, known: &[&str]) -> bool {
+    let is_another =
+        |key: &String| !key.is_ascii() || known.contains(&key.to_ascii_lowercase().as_str());
+    others.keys().any(is_another)
 }
 
 #[cfg(test)]
@@ -100,6 +132,28 @@ mod tests {
         for other in ["manifests", "blobs", "fsLayers"] {
             check(&format!("{{\"{other}\":[],{layers}}}"), &[]);
         }
+    }
+
+    #[test]
+    fn a_document_that_may_be_read_otherwise_vouches_for_nothing() {
+        let own = r#"{"digest":"<a>"}"#;
+        for document in [
+            r#"{"layers":[{"digest":"<b>"}],"Layers":[OWN]}"#,
+            r#"{"layers":[{"digest":"<b>"}],"layers":[OWN]}"#,
+            r#"{"layers":[{"digest":"<b>","Digest":"<a>"}]}"#,
+            r#"{"layers":[{"digest":"<b>","digest":"<a>"}]}"#,
+            r#"{"layers":[{"digest":"<b>","URLs":["https://x/"]}]}"#,
+            r#"{"config":OWN,"CONFIG":{"digest":"<b>"}}"#,
+            r#"{"layers":[OWN],"MediaType":"application/vnd.oci.image.index.v1+json"}"#,
+            "{\"layers\":[{\"digest\":\"<b>\"}],\"layer\u{17f}\":[OWN]}",
+        ] {
+            check(&document.replace("OWN", own), &[]);
+        }
+        // Whatever else a manifest has is no matter.
+        check(
+            r#"{"schemaVersion":2,"layers":[{"digest":"<a>","size":1,"annotations":{"X":"y"}}],"annotations":{"Layers":"z"}}"#,
+            &["a"],
+        );
     }
 
     #[test]

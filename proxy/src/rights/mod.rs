@@ -9,17 +9,20 @@ mod decision;
 pub(crate) mod listed;
 
 use std::{
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::FutureExt as _;
 use http::StatusCode;
 use moka::future::Cache;
-use protocol::{Digest, RegistryName, Repository};
+use protocol::{Digest, RegistryName, Repository, TaskId, Visibility};
 use swarm::source::{
-    Access, AnsweredBy, Credential, Fingerprint, Patience, Redirects, SourceError, UpstreamRequest,
-    UpstreamResponse,
+    Access, AnsweredBy, Credential, Fingerprint, Patience, Redirects, SourceError, Told,
+    UpstreamRequest, UpstreamResponse,
 };
 
 use self::decision::{Decision, Verdict};
@@ -41,6 +44,8 @@ use crate::{
 pub(crate) struct Rights {
     decisions: Cache<Key, Decision>,
     questions: Flights<(Key, Patience), Result<Seen, Arc<SourceError>>>,
+    /// How often all was forgotten: an answer that was asked for before that is not remembered.
+    epoch: AtomicU64,
     clock: fn() -> SystemTime,
 }
 
@@ -69,6 +74,8 @@ struct Seen {
     access: Access,
     size: Option<u64>,
     is_told: bool,
+    /// How long ago the registry said so.
+    age: Duration,
 }
 
 /// The registry lets the caller read, and what was learned of the content with it.
@@ -97,6 +104,7 @@ impl Rights {
         Self {
             decisions: Cache::new(DECISIONS_MAX),
             questions: Flights::default(),
+            epoch: AtomicU64::new(0),
             clock,
         }
     }
@@ -106,7 +114,7 @@ impl Rights {
         &self,
         times: &RightTimes,
         (target, digest): (&Target, Digest),
-        access: Access,
+        (access, age): (Access, Duration),
         credential: Option<&Credential>,
     ) {
         let reader = match access {
@@ -122,7 +130,7 @@ impl Rights {
             }
         };
         let allowed = Decision::Allowed {
-            until: now() + stands_for,
+            until: now() + stands_for.saturating_sub(age),
             is_listed: false,
         };
         self.decisions
@@ -186,7 +194,14 @@ impl Rights {
 
     /// What the node has may be another login now, or none.
     pub(crate) fn forget_all(&self) {
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.questions.forget(|_| true);
         self.decisions.invalidate_all();
+    }
+
+    /// In which time between two reloads this is.
+    pub(crate) fn epoch(&self) -> u64 {
+        self.epoch.load(Ordering::Acquire)
     }
 
     async fn deny(&self, key: Key, refusal: &Refusal, stands_for: Duration) {
@@ -202,11 +217,12 @@ impl Rights {
 
 impl Seen {
     /// Everybody may, as another host has heard.
-    fn of_everybodys(size: Option<u64>) -> Self {
+    fn of_everybodys(told: &Told) -> Self {
         Self {
             access: Access::Anonymous,
-            size,
-            is_told: size.is_some(),
+            size: told.size,
+            is_told: told.size.is_some(),
+            age: told.age,
         }
     }
 }
@@ -260,11 +276,15 @@ impl Proxy {
         let request = head(ask, target, named, Redirects::Stop);
         let source = Arc::clone(&self.upstream);
         let patience = ask.patience();
-        let age_max = self.config().tags.ttl;
+        // What is held as private here takes more than the word of another host.
+        let held = self.engine.held(TaskId(named.digest)).await;
+        let is_private = held.is_some_and(|held| held.visibility != Visibility::Public);
+        let age_max = self.everybodys_age_max();
         let asked = self.rights.questions.join(&question, || {
             async move {
-                if let Some(told) = source.everybodys(&request, age_max).await {
-                    return Ok(Seen::of_everybodys(told.size));
+                let told = source.everybodys(&request, age_max).await;
+                if let Some(told) = told.filter(|_| !is_private) {
+                    return Ok(Seen::of_everybodys(&told));
                 }
                 look(source, request, patience).await.map_err(Arc::new)
             }
@@ -273,7 +293,8 @@ impl Proxy {
         match asked.await {
             Ok(seen) => {
                 self.metrics.right(RightAnswer::Asked);
-                self.saw(ask, target, named, seen.access).await;
+                let right = (seen.access, seen.age);
+                self.saw(ask, target, named, right).await;
                 Ok(Proven {
                     size: seen.size,
                     is_told: seen.is_told,
@@ -287,12 +308,21 @@ impl Proxy {
         }
     }
 
-    /// The registry let this caller see `named`, with this right.
-    pub(crate) async fn saw(&self, ask: &Ask, target: &Target, named: Named, access: Access) {
+    /// The registry let this caller see `named`, with this right, so long ago.
+    pub(crate) async fn saw(
+        &self,
+        ask: &Ask,
+        target: &Target,
+        named: Named,
+        right: (Access, Duration),
+    ) {
+        if ask.epoch != self.rights.epoch() {
+            return;
+        }
         let credential = ask.credential.as_ref();
         let times = &self.config().rights;
         self.rights
-            .allow(times, (target, named.digest), access, credential)
+            .allow(times, (target, named.digest), right, credential)
             .await;
     }
 
@@ -333,6 +363,12 @@ impl Proxy {
         }
     }
 
+    /// How old the word of another host may be that everybody may read something.
+    pub(crate) fn everybodys_age_max(&self) -> Duration {
+        let config = self.config();
+        config.tags.ttl.min(config.rights.public)
+    }
+
     async fn verdict(&self, target: &Target, named: Named, own: Reader) -> Verdict {
         let grace = self.config().rights.grace;
         let content = (target, named.digest);
@@ -365,6 +401,7 @@ async fn look(
                 access: response.access,
                 size: total,
                 is_told: false,
+                age: Duration::ZERO,
             });
         }
         response => response?,
@@ -373,6 +410,7 @@ async fn look(
         access: response.access,
         size: size_of(&response),
         is_told: response.status.is_success(),
+        age: Duration::ZERO,
     })
 }
 

@@ -1,5 +1,6 @@
 //! What each family of clients gets when it cannot have what it wants.
 
+use proxy::RawConfig;
 use swarm::source::{Access, SourceError};
 
 use crate::fixture::{Fixture, status, success};
@@ -158,5 +159,36 @@ async fn lists_are_passed_through() -> anyhow::Result<()> {
         (reply.status, reply.header("oci-filters-applied")),
         (200, "artifactType")
     );
+    Ok(())
+}
+
+/// A login for this mirror comes along to whatever a path names.
+#[tokio::test]
+async fn no_password_goes_to_a_registry_that_only_a_pattern_allows() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let raw = RawConfig {
+        allow: vec!["*.pattern.test".to_owned(), "named.test".to_owned()],
+        ..RawConfig::default()
+    };
+    let fixture = Fixture::with(directory.path(), raw).await?;
+    fixture
+        .upstream
+        .answers(|request| match &request.credential {
+            Some(_) => Err(status(403)),
+            None => Err(status(401)),
+        });
+    let (basic, bearer) = (
+        "Authorization: Basic dTpw\r\n",
+        "Authorization: Bearer x\r\n",
+    );
+    for (registry, header, expect) in [
+        ("named.test", basic, 403),
+        ("some.pattern.test", basic, 401),
+        ("some.pattern.test", bearer, 403),
+    ] {
+        let target = format!("/v2/{registry}/a/b/manifests/v1");
+        let reply = fixture.ask("GET", &target, header).await?;
+        assert_eq!(reply.status, expect, "{registry} {header}");
+    }
     Ok(())
 }

@@ -11,6 +11,8 @@ use crate::{
     source::{Question, Told},
 };
 
+/// Seeds that are left in peace at once.
+pub(super) const LEFT_MAX: u64 = 1024;
 /// How long a seed that did not answer is left in peace.
 pub(super) const LEFT_FOR: Duration = Duration::from_secs(10);
 
@@ -53,8 +55,7 @@ impl Swarm {
         if !is_seed {
             return None;
         }
-        let upstreams = &surroundings.upstreams;
-        self.inner.public.ask(upstreams, question, age_max).await
+        surroundings.upstreams.public(question, age_max).await
     }
 
     /// The same seed for everybody who asks it; the next one while it does not answer.

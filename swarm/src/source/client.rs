@@ -15,6 +15,7 @@ use super::{
     error::SourceError,
     login::{Keyring, Login, NoKeys},
     metrics::SourceMetrics,
+    public::Public,
     registry::{Config, SourceConfigError, Timeouts, default_endpoint},
     request::{UpstreamRequest, UpstreamResponse},
     resolve::{Names, SystemNames},
@@ -52,6 +53,8 @@ struct Inner {
     others: Cache<RegistryName, Arc<Endpoints>>,
     public: Dialer,
     rights: Rights,
+    /// What registries tell anybody.
+    known_to_all: Arc<Public>,
 }
 
 /// Registries without an entry that are remembered at once.
@@ -154,6 +157,10 @@ impl Upstreams {
         let endpoints = inner.endpoints(&origin.registry).await.ok()?;
         let lendable = endpoints.lendable(&inner.rights, &origin.repository, credential);
         lendable.await
+    }
+
+    pub(super) fn known_to_all(&self) -> Arc<Public> {
+        Arc::clone(&self.inner().known_to_all)
     }
 
     /// Whether `registry` may be asked at all.
@@ -289,6 +296,7 @@ impl Inner {
             others: Cache::new(OTHERS_MAX),
             public: Dialer::to_public(&shared)?,
             rights: Rights::new(metrics.clone()),
+            known_to_all: Arc::default(),
             config,
             metrics,
             outside,

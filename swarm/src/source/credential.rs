@@ -130,6 +130,32 @@ impl Credential {
             .is_some_and(|told| !told.access.is_empty() && told.access.iter().all(is_pull))
     }
 
+    /// Whether `bought`, which a token server gave for this password or identity token, may leave this
+    /// host: it opens nothing but a pull of `repository` as far as it says what it opens, and has nothing
+    /// of what bought it, as with servers that give a password back as a token.
+    pub(super) fn is_kept_from(&self, bought: &HeaderValue, repository: &Repository) -> bool {
+        let Some(token) = Self::from_header(bought) else {
+            return false;
+        };
+        let secret = self.value.to_str().unwrap_or_default();
+        let secret = secret.rsplit(' ').next().unwrap_or_default();
+        let text = bought.to_str().unwrap_or_default();
+        let text = text.rsplit(' ').next().unwrap_or_default();
+        let decoded = |text: &str| BASE64_STANDARD.decode(text).unwrap_or_default();
+        let pair = decoded(secret);
+        let password = pair.splitn(2, |byte| *byte == b':').nth(1);
+        let is_in = |secret: &[u8], text: &[u8]| {
+            !secret.is_empty() && text.windows(secret.len()).any(|part| part == secret)
+        };
+        let plain = decoded(text);
+        let has_secret = [Some(secret.as_bytes()), password]
+            .into_iter()
+            .flatten()
+            .any(|secret| is_in(secret, text.as_bytes()) || is_in(secret, &plain));
+        let is_narrow = token.payload::<Opening>().is_none() || token.is_only_for(repository);
+        is_narrow && !has_secret
+    }
+
     fn payload<T: DeserializeOwned>(&self) -> Option<T> {
         let text = self.value.to_str().ok()?;
         let (_, token) = text.split_once(' ')?;
@@ -239,6 +265,33 @@ mod tests {
                 "{text}"
             );
         }
+    }
+
+    #[test]
+    fn a_bought_token_leaves_the_host_without_what_bought_it() {
+        let repository = "team/app".parse().unwrap();
+        let check = |bought: &str, expect: bool| {
+            let password = Credential::basic("me:my-password").unwrap();
+            let bought = HeaderValue::from_str(bought).unwrap();
+            let seen = password.is_kept_from(&bought, &repository);
+            assert_eq!(seen, expect, "{bought:?}");
+        };
+        let access = |name: &str| {
+            let payload = format!(
+                r#"{{"access":[{{"type":"repository","name":"{name}","actions":["pull"]}}]}}"#
+            );
+            format!("Bearer e30.{}.x", BASE64_URL_SAFE_NO_PAD.encode(payload))
+        };
+        check("Bearer opaque", true);
+        check(&access("team/app"), true);
+        check(&access("team/other"), false);
+        check("Bearer my-password", false);
+        for given in ["me:my-password", "my-password", "v1:my-password:x"] {
+            check(&format!("Bearer {}", BASE64_STANDARD.encode(given)), false);
+        }
+        let identity = Credential::refresh("refresh-token").unwrap();
+        let bought = HeaderValue::from_static("Bearer refresh-token");
+        assert!(!identity.is_kept_from(&bought, &repository));
     }
 
     #[test]

@@ -55,7 +55,6 @@ pub use metrics::SourceMetrics;
 pub use pass::{PassBody, PassRequest, PassResponse};
 pub(crate) use patience::Brief;
 pub use pattern::{Pattern, PatternError, WELL_KNOWN};
-pub(crate) use public::Public;
 pub use public::{Question, Subject, Told};
 pub use range::{ByteRange, ContentRange};
 pub use registry::{

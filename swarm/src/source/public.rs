@@ -11,11 +11,12 @@ use std::{
 use http::header;
 use moka::future::Cache;
 use protocol::{Digest, RegistryName, Repository};
-use tokio::time::timeout;
+use tokio::{sync::Semaphore, time::timeout};
 
 use super::{
     client::Upstreams,
     clock,
+    error::SourceError,
     request::{Access, Method, Redirects, Reference, Resource, UpstreamRequest, UpstreamResponse},
     rights::Means,
 };
@@ -49,8 +50,12 @@ pub struct Told {
 
 /// What registries have told.
 #[derive(Debug)]
-pub(crate) struct Public {
+pub(super) struct Public {
     answers: Cache<Question, Answer>,
+    /// Repositories that wanted to know who asks, a moment ago.
+    closed: Cache<(RegistryName, Repository), ()>,
+    /// Questions that may be before registries at once.
+    turns: Semaphore,
 }
 
 #[derive(Debug, Clone)]
@@ -65,6 +70,12 @@ const ANSWERS_MAX: u64 = 16_384;
 const KEPT_FOR: Duration = Duration::from_secs(60 * 60);
 /// How long it is believed that there is nothing to tell.
 const NOTHING_FOR: Duration = Duration::from_secs(5);
+/// How long a repository is not asked that wanted to know who asks.
+const CLOSED_FOR: Duration = Duration::from_secs(30);
+/// Questions before registries at once; what is fetched there goes before.
+const TURNS: usize = 16;
+/// How often the same is asked for one who is told something too old, since others asked before.
+const TRIES: usize = 3;
 /// How long a registry is waited for: who asks can ask it himself.
 const WAIT: Duration = Duration::from_secs(3);
 
@@ -122,32 +133,68 @@ impl fmt::Debug for Question {
     }
 }
 
+// === impl Upstreams ===
+
+impl Upstreams {
+    /// What is told to anybody, asked no longer than `age_max` ago: now, if it must be, and once for all
+    /// who wait.
+    pub(crate) async fn public(&self, question: &Question, age_max: Duration) -> Option<Told> {
+        let public = self.known_to_all();
+        let now = clock::now();
+        for _ in 0..TRIES {
+            let looking = public.look(self, question);
+            let entry = public.answers.entry_by_ref(question);
+            let entry = entry.or_insert_with_if(looking, |answer| answer.is_stale(now, age_max));
+            let answer = entry.await.into_value();
+            // One that was under way already may have been asked too early.
+            if !answer.is_stale(now, age_max) {
+                let age = clock::since(answer.asked_at);
+                return answer.told.map(|told| Told { age, ..told });
+            }
+        }
+        None
+    }
+}
+
 // === impl Public ===
 
 impl Public {
-    /// What is told to anybody, asked no longer than `age_max` ago: now, if it must be, and once for all
-    /// who wait.
-    pub(crate) async fn ask(
-        &self,
-        upstreams: &Upstreams,
-        question: &Question,
-        age_max: Duration,
-    ) -> Option<Told> {
-        let now = clock::now();
-        let looking = look(upstreams, question);
-        let entry = self.answers.entry_by_ref(question);
-        let entry = entry.or_insert_with_if(looking, |answer| answer.is_stale(now, age_max));
-        let Answer { asked_at, told } = entry.await.into_value();
-        let age = clock::since(asked_at);
-        told.map(|told| Told { age, ..told })
+    async fn look(&self, upstreams: &Upstreams, question: &Question) -> Answer {
+        let asked_at = clock::now();
+        let place = (question.registry.clone(), question.repository.clone());
+        if self.closed.get(&place).await.is_some() {
+            return Answer {
+                asked_at,
+                told: None,
+            };
+        }
+        let request = question.request();
+        let asking = async {
+            let _turn = self.turns.acquire().await.ok()?;
+            Some(upstreams.send_once(&request, Means::Nobody).await)
+        };
+        let told = match timeout(WAIT, asking).await {
+            Ok(Some(Ok(response))) if response.access == Access::Anonymous => {
+                read(question, &response)
+            }
+            Ok(Some(Err(SourceError::Refused(_)))) => {
+                self.closed.insert(place, ()).await;
+                None
+            }
+            Ok(_) | Err(_) => None,
+        };
+        Answer { asked_at, told }
     }
 }
 
 impl Default for Public {
     fn default() -> Self {
         let answers = Cache::builder().max_capacity(ANSWERS_MAX);
+        let closed = Cache::builder().max_capacity(ANSWERS_MAX);
         Self {
             answers: answers.time_to_live(KEPT_FOR).build(),
+            closed: closed.time_to_live(CLOSED_FOR).build(),
+            turns: Semaphore::new(TURNS),
         }
     }
 }
@@ -162,17 +209,6 @@ impl Answer {
             None => NOTHING_FOR <= age,
         }
     }
-}
-
-async fn look(upstreams: &Upstreams, question: &Question) -> Answer {
-    let asked_at = clock::now();
-    let request = question.request();
-    let asking = timeout(WAIT, upstreams.send_once(&request, Means::Nobody));
-    let told = match asking.await {
-        Ok(Ok(response)) if response.access == Access::Anonymous => read(question, &response),
-        Ok(Ok(_) | Err(_)) | Err(_) => None,
-    };
-    Answer { asked_at, told }
 }
 
 /// What `response` tells; `None` where it does not say what a tag stands for, or says something else of

@@ -83,6 +83,10 @@ impl Rights {
             (answered, _) => answered,
         };
         match answered {
+            // Who is told what to show is to show it: his token may have ended.
+            Err(SourceError::Refused(told)) if told.challenges().next().is_some() => {
+                Err(SourceError::Refused(told))
+            }
             // To whom it is hidden it is not there, whatever he has shown.
             Err(no) if refusal.is_not_found() && is_no(&no, &refusal) => {
                 Err(SourceError::Status(refusal))
@@ -113,7 +117,10 @@ impl Rights {
             Scheme::Basic | Scheme::Refresh => {
                 let scope = scope(upstream, repository, Some(credential));
                 let remembered = self.tokens.remembered(&scope, upstream, Some(credential));
-                remembered.await?
+                let bought = remembered.await?;
+                credential
+                    .is_kept_from(&bought, repository)
+                    .then_some(bought)?
             }
             // Nobody here knows what else it opens.
             Scheme::Bearer | Scheme::Other => return None,

@@ -155,6 +155,10 @@ async fn hiding() -> Registry {
                 Reply::status(&format!("401 Unauthorized\r\n{told}"))
             }
             (false, "Bearer known") => Reply::serve(asked, BODY),
+            (false, "Bearer ended") => {
+                let told = format!("WWW-Authenticate: Bearer realm=\"http://{host}/token\"");
+                Reply::status(&format!("401 Unauthorized\r\n{told}"))
+            }
             (false, "Bearer ill") => Reply::status("500 Internal Server Error"),
             (false, _) => Reply::status("404 Not Found"),
         }
@@ -175,6 +179,14 @@ async fn where_strangers_are_told_404_who_is_known_is_asked_for_all_the_same() {
         let fetched = fetch_blob(&upstreams(&registry, &keys), shown).await;
         assert_eq!(fetched.unwrap().access, Access::Caller);
     }
+    // Whose token has ended is told to get another.
+    let registry = hiding().await;
+    let upstreams_of_it = upstreams(&registry, &Keys::new("{}"));
+    let outcome = fetch_blob(&upstreams_of_it, credential("Bearer ended")).await;
+    assert!(
+        matches!(outcome, Err(SourceError::Refused(_))),
+        "{outcome:?}"
+    );
     // Who is not known is told what strangers are, and an illness is not taken for that.
     for (shown, expect) in [
         (None, 404),

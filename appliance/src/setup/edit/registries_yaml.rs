@@ -72,7 +72,7 @@ fn problem(text: &str) -> Option<String> {
             }
             // Inside of what the last key has.
             None if has_key && line.starts_with(' ') => continue,
-            None if !has_begun && line == "---" => {
+            None if !has_begun && !has_key && line == "---" => {
                 has_begun = true;
                 continue;
             }

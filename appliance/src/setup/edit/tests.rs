@@ -339,6 +339,7 @@ fn a_registries_yaml_that_a_key_cannot_simply_be_put_behind_is_refused_with_what
         ("a: &x {}\n<<: *x\n", "line 2: "),
         ("  configs:\n  mirrors:\n", "line 1: "),
         ("# one\n---\na: b\n---\nc: d\n", "line 4: "),
+        ("a: b\n---\n", "line 2: "),
         ("a: b\n...\n", "line 2: "),
         ("%YAML 1.2\n---\n", "line 1: "),
         ("a:\n\tb: c\n", "line 2: "),
