@@ -7,6 +7,7 @@
 
 mod decision;
 pub(crate) mod listed;
+mod look;
 
 use std::{
     sync::{
@@ -17,20 +18,18 @@ use std::{
 };
 
 use futures_util::FutureExt as _;
-use http::StatusCode;
 use moka::future::Cache;
 use protocol::{Digest, RegistryName, Repository, TaskId, Visibility};
-use swarm::source::{
-    Access, AnsweredBy, Credential, Fingerprint, Patience, Redirects, SourceError, Told,
-    UpstreamRequest, UpstreamResponse,
-};
+use swarm::source::{Access, Credential, Fingerprint, Patience, Redirects, SourceError};
 
-use self::decision::{Decision, Verdict};
 pub use self::decision::{GRACE_MAX, RightTimes};
+use self::{
+    decision::{Decision, Verdict},
+    look::{Seen, look},
+};
 use crate::{
     answer::Ask,
-    blob::{Named, first_byte_of, head},
-    engine::Upstream,
+    blob::{Named, head},
     error::Refusal,
     flights::Flights,
     metrics::RightAnswer,
@@ -66,16 +65,6 @@ enum Reader {
     /// By what this node itself has: its login, its certificate. Whoever asks this node may use it.
     Node,
     Bearer(Fingerprint),
-}
-
-/// What the registry told of a content that it let somebody see.
-#[derive(Debug, Clone, Copy)]
-struct Seen {
-    access: Access,
-    size: Option<u64>,
-    is_told: bool,
-    /// How long ago the registry said so.
-    age: Duration,
 }
 
 /// The registry lets the caller read, and what was learned of the content with it.
@@ -210,20 +199,6 @@ impl Rights {
             refusal: Arc::new(refusal.clone()),
         };
         self.decisions.insert(key, denied).await;
-    }
-}
-
-// === impl Seen ===
-
-impl Seen {
-    /// Everybody may, as another host has heard.
-    fn of_everybodys(told: &Told) -> Self {
-        Self {
-            access: Access::Anonymous,
-            size: told.size,
-            is_told: told.size.is_some(),
-            age: told.age,
-        }
     }
 }
 
@@ -374,50 +349,6 @@ impl Proxy {
         let content = (target, named.digest);
         self.rights.verdict(grace, content, own).await
     }
-}
-
-/// Asks the registry whether it lets somebody see a content. A redirect is a yes, and is not followed:
-/// where it leads has no say in who may read.
-async fn look(
-    source: Arc<dyn Upstream>,
-    request: UpstreamRequest,
-    patience: Patience,
-) -> Result<Seen, SourceError> {
-    // Some registries have no HEAD, and say so in several ways.
-    let is_refused = |error: &SourceError| match error {
-        SourceError::Status(answer) => {
-            answer.by == AnsweredBy::Registry
-                && (answer.status == StatusCode::METHOD_NOT_ALLOWED
-                    || answer.status.is_server_error())
-        }
-        _ => false,
-    };
-    let response = match source.send_lightly(request.clone(), patience).await {
-        Err(error) if is_refused(&error) => {
-            let by_get = first_byte_of(request);
-            let response = source.send_lightly(by_get, patience).await?;
-            let total = response.content_range.and_then(|range| range.total);
-            return Ok(Seen {
-                access: response.access,
-                size: total,
-                is_told: false,
-                age: Duration::ZERO,
-            });
-        }
-        response => response?,
-    };
-    Ok(Seen {
-        access: response.access,
-        size: size_of(&response),
-        is_told: response.status.is_success(),
-        age: Duration::ZERO,
-    })
-}
-
-fn size_of(response: &UpstreamResponse) -> Option<u64> {
-    response
-        .content_length
-        .filter(|_| response.status.is_success())
 }
 
 fn key(target: &Target, digest: Digest, reader: Reader) -> Key {
