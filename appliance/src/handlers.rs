@@ -65,18 +65,14 @@ struct Door {
 
 impl Handler for ProxyHandler {
     fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
-        let Visit {
-            peer: client,
-            closing,
-            activity,
-        } = visit;
+        let client = visit.peer;
         let proxy = Arc::clone(&self.0);
         let Ok(own) = stream.local_addr() else {
             return future::ready(()).boxed();
         };
         let met = Met { client, own };
         proxy
-            .serve_connection(stream, met, closing, activity)
+            .serve_connection(stream, met, visit.closing, visit.activity)
             .boxed()
     }
 }
@@ -85,11 +81,7 @@ impl Handler for ProxyHandler {
 
 impl Handler for RedirectedHandler {
     fn serve(&self, stream: TcpStream, visit: Visit) -> BoxFuture<'static, ()> {
-        let Visit {
-            peer: client,
-            closing,
-            activity,
-        } = visit;
+        let client = visit.peer;
         let proxy = Arc::clone(&self.0);
         let ends = stream.local_addr().and_then(|own| {
             let original = original_destination(&stream, own)?;
@@ -97,7 +89,7 @@ impl Handler for RedirectedHandler {
         });
         match ends {
             Ok((met, original)) => proxy
-                .serve_redirected(stream, met, original, closing, activity)
+                .serve_redirected(stream, met, original, visit.closing, visit.activity)
                 .boxed(),
             Err(error) => {
                 tracing::warn!(%client, %error, "a connection was not redirected here by the kernel");

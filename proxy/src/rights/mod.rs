@@ -251,15 +251,17 @@ impl Proxy {
         let request = head(ask, target, named, Redirects::Stop);
         let source = Arc::clone(&self.upstream);
         let patience = ask.patience();
-        // What is held as private here takes more than the word of another host.
-        let held = self.engine.held(TaskId(named.digest)).await;
-        let is_private = held.is_some_and(|held| held.visibility != Visibility::Public);
+        let engine = Arc::clone(&self.engine);
+        let task = TaskId(named.digest);
         let age_max = self.everybodys_age_max();
         let asked = self.rights.questions.join(&question, || {
             async move {
-                let told = source.everybodys(&request, age_max).await;
-                if let Some(told) = told.filter(|_| !is_private) {
-                    return Ok(Seen::of_everybodys(&told));
+                if let Some(told) = source.everybodys(&request, age_max).await {
+                    // What is held as private here takes more than the word of another host.
+                    let held = engine.held(task).await;
+                    if held.is_none_or(|held| held.visibility == Visibility::Public) {
+                        return Ok(Seen::of_everybodys(&told));
+                    }
                 }
                 look(source, request, patience).await.map_err(Arc::new)
             }

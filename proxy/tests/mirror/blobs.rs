@@ -192,10 +192,8 @@ async fn a_part_that_breaks_off_or_cannot_be_opened_ends_the_body_there() -> any
     Ok(())
 }
 
-#[tokio::test]
-async fn several_ranges_are_given_to_whom_its_registry_lets_read_alone() -> anyhow::Result<()> {
-    let directory = tempfile::tempdir()?;
-    let fixture = Fixture::new(directory.path()).await?;
+/// A blob that is held, and that its registry lets nobody see without a credential.
+fn has_a_private_blob(fixture: &Fixture) -> anyhow::Result<Digest> {
     let digest = fixture.engine.put(FakeContent {
         private_to: Some("quay.io".parse()?),
         is_held: true,
@@ -207,6 +205,14 @@ async fn several_ranges_are_given_to_whom_its_registry_lets_read_alone() -> anyh
             Some(_) => Ok(success(Access::Caller, &[], b"")),
             None => Err(status(401)),
         });
+    Ok(digest)
+}
+
+#[tokio::test]
+async fn several_ranges_are_given_to_whom_its_registry_lets_read_alone() -> anyhow::Result<()> {
+    let directory = tempfile::tempdir()?;
+    let fixture = Fixture::new(directory.path()).await?;
+    let digest = has_a_private_blob(&fixture)?;
     let ranges = "Range: bytes=0-1,5-6,10-11,15-16,18-18\r\n";
     let reply = fixture.ask("GET", &target(digest), ranges).await?;
     assert_eq!(
@@ -257,17 +263,7 @@ async fn head_opens_no_task() -> anyhow::Result<()> {
 async fn a_blob_that_the_caller_holds_is_not_sent_to_who_may_read_it() -> anyhow::Result<()> {
     let directory = tempfile::tempdir()?;
     let fixture = Fixture::new(directory.path()).await?;
-    let digest = fixture.engine.put(FakeContent {
-        private_to: Some("quay.io".parse()?),
-        is_held: true,
-        ..FakeContent::public(BODY)
-    });
-    fixture
-        .upstream
-        .answers(|request| match &request.credential {
-            Some(_) => Ok(success(Access::Caller, &[], b"")),
-            None => Err(status(401)),
-        });
+    let digest = has_a_private_blob(&fixture)?;
     let bearer = "Authorization: Bearer abc\r\n";
     for method in ["GET", "HEAD"] {
         let known = format!("If-None-Match: \"other\", \"{digest}\"\r\nRange: bytes=2-4\r\n");
